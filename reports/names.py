@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What rows are called: system calls with their behaviour, folio orders, policies."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any, Final
+
+from replay.result import Replay
+
+# include/uapi/asm-generic/mman-common.h
+MADVISE: Final[dict[int, str]] = {
+    0: "MADV_NORMAL",
+    1: "MADV_RANDOM",
+    2: "MADV_SEQUENTIAL",
+    3: "MADV_WILLNEED",
+    4: "MADV_DONTNEED",
+    8: "MADV_FREE",
+    9: "MADV_REMOVE",
+    10: "MADV_DONTFORK",
+    11: "MADV_DOFORK",
+    12: "MADV_MERGEABLE",
+    13: "MADV_UNMERGEABLE",
+    14: "MADV_HUGEPAGE",
+    15: "MADV_NOHUGEPAGE",
+    16: "MADV_DONTDUMP",
+    17: "MADV_DODUMP",
+    18: "MADV_WIPEONFORK",
+    19: "MADV_KEEPONFORK",
+    20: "MADV_COLD",
+    21: "MADV_PAGEOUT",
+    22: "MADV_POPULATE_READ",
+    23: "MADV_POPULATE_WRITE",
+    24: "MADV_DONTNEED_LOCKED",
+    25: "MADV_COLLAPSE",
+    100: "MADV_HWPOISON",
+    101: "MADV_SOFT_OFFLINE",
+    102: "MADV_GUARD_INSTALL",
+    103: "MADV_GUARD_REMOVE",
+}
+
+# Rows outside any system call: page faults, reclaim by kthreads, exits by signal.
+NO_SYSCALL: Final = "(no system call)"
+
+# Replay.rows.order of an operation that has no folio.
+NO_ORDER: Final = 255
+
+_BEHAVIOR = re.compile(r"\b(?:behaviou?r|advice)=(MADV_\w+|0x[0-9a-fA-F]+|\d+)")
+
+
+def syscall_kind(syscall: str | None, args: str | None) -> str:
+    """:return: the system call's name, and for madvise what it asked for."""
+    if syscall is None:
+        return NO_SYSCALL
+    found = _BEHAVIOR.search(args or "") if "madvise" in syscall else None
+    if not found:
+        return syscall
+    value = found[1]
+    if not value.startswith("MADV_"):
+        number = int(value, 0)
+        value = MADVISE.get(number, f"behavior {number}")
+    return f"{syscall} {value}"
+
+
+def order_name(order: int | None, page_size: int | None = None) -> str:
+    """:return: ``order 4 (64K)``; the size only when the page size is known."""
+    if order is None or order == NO_ORDER:
+        return "no folio"
+    if not page_size:
+        return f"order {order}"
+    kib = (page_size << order) // 1024
+    return f"order {order} ({kib // 1024}M)" if kib >= 1024 else f"order {order} ({kib}K)"
+
+
+def task_name(comm: str | None) -> str:
+    """:return: the comm, or a name for tasks the capture does not name."""
+    return comm if comm else "(unnamed task)"
+
+
+def features(cpu: dict[str, Any]) -> str:
+    """:return: the CPU features of a replay in words: those that are on, then values."""
+    on = [name for name, value in cpu.items() if value is True]
+    values = [f"{k}={v}" for k, v in cpu.items() if not isinstance(v, bool) and v is not None]
+    off = [f"no {name}" for name, value in cpu.items() if value is False]
+    return " ".join([*on, *values]) + (f" ({', '.join(off)})" if off else "") if cpu else "unknown"
+
+
+def labels(replays: Sequence[Replay], given: Sequence[str] | None = None) -> tuple[str, ...]:
+    """Short column titles, unique: the policy, and what tells equal policies apart.
+
+    :param given: titles the user chose (``label=path``)
+    """
+    if given:
+        return tuple(given)
+    names = [r.policy for r in replays]
+    if len(set(names)) == len(names):
+        return tuple(names)
+    kernels = [str(r.provenance.get("kernel_release") or "") for r in replays]
+    both = [f"{n} on {k}" if k else n for n, k in zip(names, kernels, strict=True)]
+    if len(set(both)) == len(both):
+        return tuple(kernels) if len(set(names)) == 1 else tuple(both)
+    return tuple(f"{chr(ord('A') + i % 26)}: {n}" for i, n in enumerate(names))

@@ -1,0 +1,139 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Replays with numbers chosen by hand, shared by the tests of ``reports``.
+
+The workload: task ``mmwork`` faults in 64 folios of order 4 and 32 base pages,
+swaps them out in one ``madvise(MADV_PAGEOUT)`` and unmaps them; a second task
+``lorem`` unmaps two pages. ``BATCHED`` has fewer of most counters, more of
+``tlbi_range``, and the same for everything on order 0.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import polars as pl
+
+from replay import counters
+from replay.result import ROW_COLUMNS, Replay
+
+SHA = "5f1c0de5" * 8
+PROVENANCE: dict[str, Any] = {
+    "path": "/home/alice/secret-product/pageout.perf.data",
+    "container": "perf.data",
+    "sha256": SHA,
+    "size": 812_345,
+    "hostname": "alice-laptop",
+    "kernel_release": "7.3.4-arm64",
+    "arch": "aarch64",
+    "page_size": 4096,
+    "nr_cpus": 1,
+    "clock": "monotonic",
+    "byte_order": "little",
+    "long_size": 8,
+    "cmdline": ["perf", "record", "-a", "/home/alice/mmwork"],
+    "recorder": "perf 6.12.107",
+    "mmtrace": "0.1.0",
+    "probe_set": ["mmtrace:try_to_unmap_one", "contpte:contpte_convert"],
+}
+CPU = {"tlbi_range": True, "lpa2": True, "kpti": False, "bbm": 1, "repeat_tlbi": False}
+
+MAIN = {"pid": 100, "tid": 100, "comm": "mmwork"}
+OTHER = {"pid": 7, "tid": 7, "comm": "lorem"}
+ARGS = "start=0xffff9d000000, len_in=0x420000, behavior=21"
+
+Counts = dict[str, int]
+
+
+def row(seq: int, task: dict[str, Any], op: str, order: int, nr: int, **counts: int) -> Counts:
+    """One finest row; ``syscall``, ``args`` and ``window`` are set by the caller."""
+    made: dict[str, Any] = dict.fromkeys(counters.NAMES, 0)
+    made |= {"seq": seq, "ts": 1_000_000 + seq * 2_500, **task, "op": op, "order": order}
+    made |= {"syscall": None, "syscall_seq": None, "args": None, "window": 0, "whole_life": True}
+    made |= {"nr_ops": nr, "nr_pages": nr * (1 << order if order != 255 else 1), **counts}
+    for name, parts in counters.SUMS.items():
+        made[name] = sum(made[p] for p in parts)
+    return made
+
+
+def during(made: dict[str, Any], syscall: str, seq: int, window: int, args: str = "") -> Counts:
+    """Put a row inside a system call."""
+    return made | {"syscall": syscall, "syscall_seq": seq, "args": args, "window": window}
+
+
+def frame(rows: list[dict[str, Any]]) -> pl.DataFrame:
+    """:return: rows as ``Replay.rows``"""
+    values = [*counters.NAMES, *counters.SUMS]
+    return pl.DataFrame(rows, schema={**dict(ROW_COLUMNS), **dict.fromkeys(values, pl.UInt64)})
+
+
+def rows(batched: bool) -> list[dict[str, Any]]:
+    """:return: the finest rows of the workload under one of two policies"""
+    b = batched
+    fault4 = row(10, MAIN, "fault_anon", 4, 64, st=1024, ptl=64, contpte_set_ptes=64)
+    fault0 = row(20, MAIN, "fault_anon", 0, 32, st=32, ptl=32)
+    out4 = row(
+        101,
+        MAIN,
+        "try_to_unmap",
+        4,
+        64,
+        ld=416 if b else 6528,
+        xchg=1024,
+        st=1024,
+        ptep_get=256 if b else 4096,
+        cp_get=192,
+        tlbi_va=0 if b else 1024,
+        tlbi_range=64,
+        dsb_ishst=64 if b else 1024,
+        dsb_ish=0 if b else 64,
+        unfold=0 if b else 64,
+        rmap_call=64 if b else 1024,
+        folio_remove_rmap_ptes=64 if b else 1024,
+        contpte_get_and_clear_full_ptes=64 if b else 0,
+        page_line=70 if b else 64,
+    )
+    out0 = row(
+        110, MAIN, "try_to_unmap", 0, 32, ld=64, xchg=32, st=32, ptep_get=64, tlbi_va=32, ptl=32
+    )
+    flush = row(120, MAIN, "tlb_flush", 255, 1, tlbi_asid=1, dsb_ish=1)
+    unmap = row(210, MAIN, "zap", 255, 1, ld=1056, ptl=3)
+    other = row(301, OTHER, "zap", 0, 2, ld=2, xchg=2, ptep_get=2, tlbi_va=2)
+    call = ("madvise", 100, 1, ARGS)
+    return [
+        fault4,
+        fault0,
+        *[during(r, *call) for r in (out4, out0, flush)],
+        during(unmap, "munmap", 200, 3, "addr=0xffff9d000000, len=0x420000"),
+        during(other, "munmap", 300, 1, "addr=0xffff80001000, len=0x2000"),
+    ]
+
+
+def replay(policy: str = "unbatched", **kw: Any) -> Replay:
+    """:return: one replay; ``kw`` replaces fields"""
+    made = frame(rows(policy == "batched"))
+    fields: dict[str, Any] = {
+        "policy": policy,
+        "policy_title": {"unbatched": "every PTE by itself", "batched": "all that is batched"}.get(
+            policy, ""
+        ),
+        "cpu": dict(CPU),
+        "rows": made,
+        "unmodelled": pl.DataFrame({"op": ["collapse"], "count": [3]}),
+        "inferred": {"accessed": 5},
+        "nr_ops": int(made["nr_ops"].sum()),
+        "seconds": 0.25,
+        "store": "/home/alice/secret-product/pageout.mmtrace",
+        "provenance": dict(PROVENANCE),
+    }
+    return Replay(**(fields | kw))
+
+
+def pair() -> list[Replay]:
+    """:return: the two replays of the workload, the base first"""
+    return [replay("unbatched"), replay("batched")]
+
+
+def test_rows_follow_the_schema() -> None:
+    made = replay()
+    assert made.rows.columns[: len(ROW_COLUMNS)] == [n for n, _ in ROW_COLUMNS]
+    assert made.by("total")["tlbi"][0] == 1024 + 64 + 32 + 1 + 2
