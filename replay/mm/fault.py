@@ -1,0 +1,276 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Faults: the paths of mm/memory.c and mm/filemap.c that map pages."""
+
+from __future__ import annotations
+
+from replay.arm64.contpte import (
+    peek,
+    ptep_clear_flush,
+    ptep_get,
+    ptep_get_lockless,
+    ptep_set_access_flags,
+    set_pte_at,
+    set_ptes,
+)
+from replay.arm64.pte import (
+    AF,
+    CONT,
+    DIRTY,
+    NP_EXCLUSIVE,
+    PFN_SHIFT,
+    RDONLY,
+    SPECIAL,
+    USER,
+    VALID,
+    WRITE,
+    is_swap,
+    pte_mkdirty,
+    pte_mkwrite,
+    pte_pfn,
+    pte_present,
+)
+from replay.counters import INDEX
+from replay.mm.folio import (
+    folio_add_anon_rmap_ptes,
+    folio_add_file_rmap_ptes,
+    folio_add_new_anon_rmap,
+    folio_flag,
+    folio_head,
+    folio_new,
+    folio_nr_pages,
+    folio_order,
+    folio_remove_rmap_ptes,
+)
+from replay.mm.memory import free_swap_run, swap_pte_batch
+from replay.mm.pgtable import index_of, pte_alloc
+from replay.policies import FEATURE_INDEX
+from replay.state import (
+    INFO_AE,
+    INFO_ANON,
+    INFO_LIVE,
+    INFO_SHMEM,
+    INFO_SWAPBACKED,
+    INFO_SWAPCACHE,
+    PAGE_SHIFT,
+    POLICY,
+    State,
+)
+from replay.stream import VMF_SHARED, VMF_WRITE
+from tracer.jit import kernel
+
+PTL = INDEX["ptl"]
+MMC = INDEX["mmc"]
+RMW_REF = INDEX["rmw_ref"]
+SWP_OP = INDEX["swp_op"]
+
+F_FINISH = POLICY + FEATURE_INDEX["finish_fault_folio"]
+F_SWAPIN = POLICY + FEATURE_INDEX["swapin_batch"]
+
+FAULT_FLAG_WRITE = 1
+
+RMAP_EXCLUSIVE = 1
+
+
+@kernel
+def user_pte(pfn: int, vm_flags: int, write: int, young: int) -> int:
+    """A new user entry for ``pfn``: vm_page_prot, and writable and dirty with ``write``."""
+    pte = VALID | USER | RDONLY | (pfn << PFN_SHIFT)
+    if young:
+        pte |= AF
+    if write:
+        pte = pte_mkwrite(pte_mkdirty(pte))
+    elif vm_flags & VMF_SHARED and vm_flags & VMF_WRITE:
+        pte |= WRITE
+    return pte
+
+
+@kernel
+def _install_folio(st: State, pfn: int, order: int, flags: int) -> None:
+    """Know a folio that an event names; one of another order starts a new life."""
+    head = pfn & -(1 << order)
+    if not st.info[head] & INFO_LIVE or folio_order(st, head) != order:
+        folio_new(st, head, order, flags | INFO_LIVE)
+
+
+@kernel
+def map_new_anon(
+    st: State, mm: int, va: int, pfn: int, order: int, vm_flags: int, exclusive: int
+) -> None:
+    """do_anonymous_page(): a new folio of any order at ``va``."""
+    nr = 1 << order
+    folio_new(st, pfn, order, INFO_ANON | INFO_SWAPBACKED | INFO_LIVE)
+    table = pte_alloc(st, mm, va)
+    i = index_of(st, table, va)
+    ptep_get_lockless(st, i)
+    if nr > 1:
+        for _check in range(2):
+            for k in range(nr):
+                ptep_get_lockless(st, i + k)
+        st.c[RMW_REF] += 1
+    else:
+        ptep_get(st, i)
+    st.c[PTL] += 1
+    st.c[MMC] += 1
+    folio_add_new_anon_rmap(st, pfn, nr, exclusive)
+    set_ptes(st, i, va, user_pte(pfn, vm_flags, vm_flags & VMF_WRITE, 1), nr)
+
+
+@kernel
+def wp_page_copy(
+    st: State, mm: int, va: int, pfn: int, order: int, vm_flags: int
+) -> None:
+    """Copy on write: the old page leaves the rmap after the new one is mapped."""
+    folio_new(st, pfn, order, INFO_ANON | INFO_SWAPBACKED | INFO_LIVE)
+    table = pte_alloc(st, mm, va)
+    i = index_of(st, table, va)
+    ptep_get_lockless(st, i)
+    st.c[PTL] += 2
+    ptep_get(st, i)
+    ptep_get(st, i)
+    old = ptep_clear_flush(st, i, va)
+    folio_add_new_anon_rmap(st, pfn, 1, 1)
+    set_pte_at(st, i, va, user_pte(pfn, vm_flags, 1, 1))
+    if pte_present(old) and not old & SPECIAL:
+        before = pte_pfn(old)
+        if not st.info[folio_head(st, before)] & INFO_ANON:
+            st.c[MMC] += 2
+        folio_remove_rmap_ptes(st, before, 1)
+        st.c[RMW_REF] += 1
+    else:
+        st.c[MMC] += 1
+
+
+@kernel
+def wp_page_reuse(st: State, mm: int, va: int, vm_flags: int) -> None:
+    """The page is ours: make the entry writable in place."""
+    table = pte_alloc(st, mm, va)
+    i = index_of(st, table, va)
+    ptep_get_lockless(st, i)
+    st.c[PTL] += 1
+    pte = ptep_get(st, i)
+    if not pte_present(pte) or pte & SPECIAL:
+        return
+    pfn = pte_pfn(pte)
+    if st.info[folio_head(st, pfn)] & INFO_ANON:
+        st.info[pfn] = st.info[pfn] | INFO_AE
+    entry = pte_mkwrite(pte_mkdirty(pte | AF)) & ~CONT
+    ptep_set_access_flags(st, i, va, entry, 1)
+
+
+@kernel
+def set_pte_range(
+    st: State,
+    mm: int,
+    va: int,
+    pfn: int,
+    nr: int,
+    order: int,
+    flags: int,
+    vm_flags: int,
+    info: int,
+) -> None:
+    """File folio mapped by finish_fault() or fault-around; nr as recorded.
+
+    A private write fault copies first: its anon folio is announced by the
+    folio_add_new_anon_rmap() that follows (:func:`rmap_of_mapped`).
+    """
+    write = flags & FAULT_FLAG_WRITE
+    table = pte_alloc(st, mm, va)
+    i = index_of(st, table, va)
+    cow = write and not vm_flags & VMF_SHARED
+    if cow:
+        _install_anon(st, pfn, order)
+    else:
+        _install_folio(st, pfn, order, info & (INFO_SHMEM | INFO_SWAPBACKED))
+    young = 1 if write or nr > 1 else 0
+    whole = st.s[F_FINISH] == 2 or (st.s[F_FINISH] == 1 and info & INFO_SHMEM) or not write
+    if not cow:
+        st.c[MMC] += 1
+    step = nr if whole else 1
+    done = 0
+    while done < nr:
+        run = min(step, nr - done)
+        st.c[PTL] += 1
+        st.c[RMW_REF] += 1
+        for k in range(run):
+            ptep_get(st, i + done + k)
+        if not cow:
+            folio_add_file_rmap_ptes(st, pfn + done, run)
+        pte = user_pte(pfn + done, vm_flags, write, young)
+        set_ptes(st, i + done, va + (done << st.s[PAGE_SHIFT]), pte, run)
+        done += run
+
+
+@kernel
+def _install_anon(st: State, pfn: int, order: int) -> None:
+    folio_new(st, pfn & -(1 << order), order, INFO_ANON | INFO_SWAPBACKED | INFO_LIVE)
+
+
+@kernel
+def rmap_of_mapped(st: State, mm: int, va: int, pfn: int) -> bool:
+    """The entry at ``va`` maps this new anon folio already; count only the rmap."""
+    table = pte_alloc(st, mm, va)
+    pte = st.pte[index_of(st, table, va)]
+    if not pte & VALID or pte_pfn(pte) != pfn or st.mapcount[pfn]:
+        return False
+    st.c[MMC] += 1
+    folio_add_new_anon_rmap(st, pfn, folio_nr_pages(st, pfn), 1)
+    return True
+
+
+@kernel
+def do_swap_page(
+    st: State, mm: int, va: int, pfn: int, nr: int, order: int, vm_flags: int, flags: int, new: int
+) -> None:
+    """Swap-in of nr pages of a folio.
+
+    :param new: 1 when the folio was never mapped (folio_add_new_anon_rmap())
+    :param flags: rmap_t; RMAP_EXCLUSIVE makes the pages ours
+    """
+    if new:
+        folio_new(st, pfn & -(1 << order), order, INFO_ANON | INFO_SWAPBACKED | INFO_LIVE)
+    else:
+        _install_folio(st, pfn, order, INFO_ANON | INFO_SWAPBACKED)
+    table = pte_alloc(st, mm, va)
+    i = index_of(st, table, va)
+    step = nr if st.s[F_SWAPIN] else 1
+    done = 0
+    while done < nr:
+        run = min(step, nr - done)
+        at = va + (done << st.s[PAGE_SHIFT])
+        pte = ptep_get_lockless(st, i + done)
+        st.c[PTL] += 1
+        ptep_get(st, i + done)
+        if run > 1:
+            ptep_get(st, i + done)
+            swap_pte_batch(st, i + done, pte, run)
+        st.c[RMW_REF] += 1
+        st.c[MMC] += 2
+        free_swap_run(st, pte >> PFN_SHIFT if is_swap(pte) else 0, run)
+        exclusive = flags & RMAP_EXCLUSIVE
+        if new:
+            if done == 0:
+                folio_add_new_anon_rmap(st, pfn, nr, exclusive)
+        else:
+            folio_add_anon_rmap_ptes(st, pfn + done, run, exclusive)
+        writable = 1 if exclusive and vm_flags & VMF_WRITE else 0
+        entry = user_pte(pfn + done, vm_flags, 0, 1)
+        if writable:
+            entry = pte_mkwrite(entry)
+        set_ptes(st, i + done, at, entry, run)
+        done += run
+
+
+@kernel
+def access(st: State, mm: int, va: int, nr: int, write: int) -> None:
+    """What the CPU does by itself: set young, and dirty on a writable entry. Free of counts."""
+    for k in range(nr):
+        at = va + (k << st.s[PAGE_SHIFT])
+        table = pte_alloc(st, mm, at)
+        i = index_of(st, table, at)
+        pte = st.pte[i]
+        if pte & VALID:
+            pte |= AF
+            if write and pte & WRITE:
+                pte = (pte | DIRTY) & ~RDONLY
+            st.pte[i] = pte
