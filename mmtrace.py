@@ -108,7 +108,7 @@ app = typer.Typer(
 
 def _show_version(value: bool) -> None:
     if value:
-        from tracer.store import versions
+        from tracer.versions import versions
 
         have = versions()
         print("mmtrace", have.pop("mmtrace"), end=" (")
@@ -142,7 +142,9 @@ def _ingest(
         Path | None,
         typer.Option("--output", "-o", help="Store to write. Default: <stem>.mmtrace here."),
     ] = None,
-    force: Annotated[bool, typer.Option("--force", "-f", help="Replace an existing store.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", "-f", help="Replace an existing store.")
+    ] = False,
     btf: Annotated[
         Path | None,
         typer.Option(help="BTF, vmlinux with BTF, or kernel.enums.json of the captured kernel."),

@@ -42,8 +42,11 @@ DOCUMENTED_VM_FLAGS: Final = {"VM_READ": 0x1, "VM_WRITE": 0x2, "VM_EXEC": 0x4, "
 _VMA_BIT = re.compile(r"VMA_(\w+?)_BIT")
 # Names of __def_vmaflag_names (include/trace/events/mmflags.h) that are not VM_<upper case>.
 _PRINTED: Final = {"seqread": "SEQ_READ", "randread": "RAND_READ"}
-_FLAGS_CALL = re.compile(r"__print_flags\(\s*[^,]*vm_?flags[^,]*,\s*\"[^\"]*\"\s*,")
-_FLAG_ROW = re.compile(r"\{\s*([^{},]{1,128}?)\s*,\s*\"(\w+)\"\s*\}")
+# Bounded repeats: a crafted print fmt must not make the search quadratic.
+_FLAGS_CALL = re.compile(
+    r"__print_flags\([^,]{0,200}?vm_?flags[^,]{0,200},\s{0,9}\"[^\"]{0,9}\"\s{0,9},"
+)
+_FLAG_ROW = re.compile(r"[\s,]{0,9}\{([^{},]{1,128}),\s{0,9}\"(\w{1,64})\"\s{0,9}\}")
 _SHIFT = re.compile(r"(0[xX][0-9a-fA-F]{1,16}|\d{1,19})(?:<<(\d{1,2}))?")
 
 
@@ -178,8 +181,6 @@ def vm_flags_of(print_fmt: str) -> dict[str, int]:
             if mask:
                 out.setdefault("VM_" + _PRINTED.get(row[2], row[2].upper()), mask)
             at = row.end()
-            while print_fmt[at : at + 1] in {",", " ", "\t"}:
-                at += 1
     return out
 
 

@@ -83,7 +83,7 @@ def _provenance(about: Provenance) -> list[str]:
         machine.append(f"{about.nr_cpus} CPU" + ("s" if about.nr_cpus > 1 else ""))
     rows = [
         ("capture", about.path),
-        ("container", f"{about.container}, {size(about.size)}{inside}"),
+        ("container", about.container and f"{about.container}, {size(about.size)}{inside}"),
         ("sha256", about.sha256),
         ("kernel", about.kernel_release),
         ("machine", ", ".join(m for m in machine if m)),

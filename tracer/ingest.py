@@ -22,7 +22,8 @@ from tracer.capture import Capture
 from tracer.compression import unwrap
 from tracer.enums import KernelEnums, complete, from_btf
 from tracer.errors import CaptureError
-from tracer.store import SUFFIX, Store, refuse_existing, versions, write_store
+from tracer.store import SUFFIX, Store, refuse_existing, write_store
+from tracer.versions import versions
 
 # Container to the module and function that reads it. A reader of bytes is called as
 # read(data, path), one of a directory as read(path).

@@ -22,7 +22,6 @@ import difflib
 import hashlib
 import json
 import os
-import platform
 import re
 import shutil
 import tempfile
@@ -39,6 +38,7 @@ from tracer.capture import Capture, Provenance
 from tracer.enums import KernelEnums
 from tracer.errors import MmtraceError, UsageError
 from tracer.eventformat import EventFormat, Field
+from tracer.versions import versions
 
 SCHEMA: Final = "mmtrace.store/1"
 SUFFIX: Final = ".mmtrace"
@@ -317,19 +317,6 @@ def file_name(key: str) -> str:
         digest = hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()[:12]
         stem = "_" + re.sub(r"[^A-Za-z0-9_.-]", "_", stem)[:_MAX_STEM] + f".{digest}"
     return f"{stem}.parquet"
-
-
-def versions() -> dict[str, str]:
-    """:return: versions of everything that decides the store's bytes."""
-    from importlib.metadata import PackageNotFoundError, version
-
-    out = {"python": platform.python_version()}
-    for name in ("mmtrace", "polars", "numpy", "numba"):
-        try:
-            out[name] = version(name)
-        except PackageNotFoundError:
-            out[name] = "not installed"
-    return out
 
 
 def _created() -> int | None:
