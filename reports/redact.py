@@ -25,22 +25,22 @@ _USER_ADDRESS = re.compile(r"\b0x[0-9a-f]{5,16}\b", re.IGNORECASE)
 _PATH = re.compile(r"(?<![\w<.])(?:~|\.{1,2})?/[^\s,;:'\"<>()]+")
 _CAPTURE_SUFFIX: Final = (".mmtrace", ".data", ".dat", ".perf", ".trace", ".txt", ".zst")
 
-# Provenance that says something about the machine, not about its owner.
-_PUBLIC: Final = (
-    "container",
-    "sha256",
-    "size",
-    "kernel_release",
-    "arch",
-    "page_size",
-    "nr_cpus",
-    "clock",
-    "byte_order",
-    "long_size",
-    "recorder",
-    "mmtrace",
-)
-_PRIVATE: Final = ("path", "hostname", "cmdline")
+# Provenance that says something about the machine, not about its owner, and what it is called.
+_PUBLIC: Final = {
+    "container": "container",
+    "sha256": "sha256",
+    "size": "bytes",
+    "kernel_release": "kernel",
+    "arch": "architecture",
+    "page_size": "page size",
+    "nr_cpus": "CPUs",
+    "clock": "clock",
+    "byte_order": "byte order",
+    "long_size": "bytes per long",
+    "recorder": "recorded by",
+    "mmtrace": "ingested by",
+}
+_PRIVATE: Final = {"path": "file", "hostname": "host", "cmdline": "recorded with"}
 
 
 class Redactor:
@@ -93,7 +93,10 @@ class Redactor:
             words = shlex.split(command)
         except ValueError:  # unbalanced quotes: nothing of it can be trusted
             return "(command line withheld)"
-        return " ".join(_word(w) for w in words)
+        shown = " ".join(_word(w) for w in words)
+        # Whoever has the capture does not have the store yet.
+        first = "mmtrace ingest CAPTURE -o STORE\n" if "STORE" in shown.split() else ""
+        return first + shown
 
     def frame(self, frame: pl.DataFrame) -> pl.DataFrame:
         """:return: the frame with every string column passed through :meth:`text`."""
@@ -106,15 +109,16 @@ class Redactor:
     def provenance(self, have: dict[str, Any]) -> dict[str, str]:
         """:return: provenance in reading order, values as text, unknown ones left out."""
         out: dict[str, str] = {}
-        for key in (*_PUBLIC, *_PRIVATE):
+        for key, name in (_PUBLIC | _PRIVATE).items():
             value = have.get(key)
             if value in (None, "", []):
                 continue
             if key in _PRIVATE and not self.raw:
-                out[key] = "withheld (--raw shows it)"
+                out[name] = "withheld (--raw shows it)"
             else:
                 words = " ".join(map(str, value)) if isinstance(value, list) else str(value)
-                out[key] = _KERNEL_ADDRESS.sub("(kernel address)", words)
+                prefix = "mmtrace " if key == "mmtrace" else ""
+                out[name] = prefix + _KERNEL_ADDRESS.sub("(kernel address)", words)
         return out
 
 

@@ -23,10 +23,17 @@ HEADLINE: Final[tuple[tuple[str, str], ...]] = (
 )
 
 
-# A batch calls a batch function where single calls were: that is not a loss by itself.
-_CALLS: Final = frozenset(
-    name for name, group, _ in counters.COUNTERS if group == "call" and (len(name) > 10)
-)
+# Counters under the kernel's own names: entries into functions that a probe can count.
+_ENTRIES: Final = frozenset(counters.NAMES[counters.INDEX["folio_remove_rmap_ptes"] :])
+
+
+def is_entry(counter: str) -> bool:
+    """Whether a counter counts entries into a kernel function, not work.
+
+    A batch enters a batch function where there were single calls before, which
+    is not a loss by itself.
+    """
+    return counter in _ENTRIES
 
 
 @dataclass(frozen=True)
@@ -36,11 +43,6 @@ class Growth:
     counter: str
     base: int
     new: int
-
-    @property
-    def entry(self) -> bool:
-        """:return: whether it counts entries into a kernel function, not work."""
-        return self.counter in _CALLS
 
     def __str__(self) -> str:
         more = f"{numbers.delta(self.base, self.new)} ({numbers.percent(self.base, self.new)})"
@@ -54,7 +56,7 @@ def growing(comparison: Comparison, replay: int) -> list[Growth]:
         counts = comparison.total(counter)
         if counts[replay] > counts[0]:
             out.append(Growth(counter, counts[0], counts[replay]))
-    return sorted(out, key=lambda g: (g.entry, g.base - g.new))
+    return sorted(out, key=lambda g: (is_entry(g.counter), g.base - g.new))
 
 
 def headline(comparison: Comparison) -> str:
@@ -109,7 +111,7 @@ def _losers(comparison: Comparison) -> str:
         grown = growing(comparison, i)
         if not grown:
             continue
-        work = [g for g in grown if not g.entry]
+        work = [g for g in grown if not is_entry(g.counter)]
         where = f" under {label}" if len(comparison.labels) > 2 else ""
         if not work:
             entries = numbers.plural(len(grown), "function entry", "function entries")

@@ -34,7 +34,8 @@ def summary(verification: Verification) -> str:
     differs = table.height - equal - explained
     parts = [f"{equal:,} of {numbers.plural(table.height, 'count')} equal"]
     if explained:
-        parts.append(f"{explained:,} differ for a stated reason")
+        verb = "differs" if explained == 1 else "differ"
+        parts.append(f"{explained:,} {verb} for a stated reason")
     if differs:
         parts.append(f"{differs:,} differ{'s' if differs == 1 else ''}")
     return numbers.listing(parts)
