@@ -35,7 +35,7 @@ format: $(VENV)/.dev ## Format the sources
 
 # The tests that look at a report skip, and say so, when there is no Chromium.
 browser:
-	@if command -v chromium-headless-shell chromium >/dev/null 2>&1; then :; \
+	@if command -v chromium-headless-shell >/dev/null || command -v chromium >/dev/null; then :; \
 	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then \
 		echo "Installing Debian's Chromium for the report tests."; \
 		{ apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install -y \
