@@ -11,18 +11,22 @@ has its own function here. Layout: tools/perf/util/trace-event-info.c,
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Final
 
 from tracer import eventformat
+from tracer.decode import Diagnostic
 from tracer.errors import CaptureError
 from tracer.eventformat import EventFormat
-from tracer.tracedat.cursor import Cursor, Problem, ShortError
+from tracer.tracedat.cursor import Cursor, ShortError
 
 MAGIC: Final = b"\x17\x08\x44tracing"
 # A system or event name becomes a frame key and later a file name.
 _SAFE_NAME = re.compile(r"[\w.,+@=-]{1,255}\Z", re.A)
+_NAME = re.compile(rb"^name:\s*(\S+)", re.M)
+_ID = re.compile(rb"^ID:\s*(\d{1,9})\b", re.M | re.A)
 # "0xffffffff82a7a2c0 : "text"", kernel/trace/trace_printk.c, t_show().
 _PRINTK = re.compile(r"^(0x[0-9a-fA-F]+)\s*:\s*\"(.*)\"\s*$")
 MAX_FORMAT_TEXT: Final = 1 << 20  # bytes of one format file; the largest in 7.3 has 23 kB
@@ -32,10 +36,10 @@ MAX_FORMAT_TEXT: Final = 1 << 20  # bytes of one format file; the largest in 7.3
 class TracingData:
     """What one blob says.
 
-    :ivar formats: event id in this capture to its format
     :ivar version: as written, ``6``, ``7`` or ``0.6``
     :ivar long_size: of the recording *program*, bytes; the kernel's is in ``header_page``
     :ivar header_page: text of events/header_page
+    :ivar texts: event id in this capture to its system and format file
     :ivar saved_cmdlines: tid to task name
     :ivar printk: address of a trace_printk format to its text
     :ivar kallsyms: text of /proc/kallsyms, or empty
@@ -49,12 +53,28 @@ class TracingData:
     page_size: int = 4096
     header_page: str = ""
     header_event: str = ""
-    formats: dict[int, EventFormat] = field(default_factory=dict)
+    texts: dict[int, tuple[str, bytes]] = field(default_factory=dict)
     saved_cmdlines: dict[int, str] = field(default_factory=dict)
     printk: dict[int, str] = field(default_factory=dict)
     kallsyms: bytes = b""
     end: int = 0
-    problems: list[Problem] = field(default_factory=list)
+    problems: list[Diagnostic] = field(default_factory=list)
+
+    @cached_property
+    def formats(self) -> dict[int, EventFormat]:
+        """Event id in this capture to its format, of every event."""
+        return self.formats_of(self.texts)
+
+    def formats_of(self, ids: Iterable[int]) -> dict[int, EventFormat]:
+        """Parse the formats of some events only: trace-cmd stores all the kernel's 2,300.
+
+        :return: event id to format; ids without a format are left out
+        """
+        found = {ident: self.texts[ident] for ident in ids if ident in self.texts}
+        return {
+            ident: eventformat.parse(system, text.decode("utf-8", "replace"))
+            for ident, (system, text) in found.items()
+        }
 
 
 def parse(data: bytes | memoryview, offset: int = 0) -> TracingData:
@@ -135,20 +155,31 @@ def _read_formats(cur: Cursor, out: TracingData, system: str) -> None:
 
 
 def add_format(out: TracingData, system: str, text: bytes, offset: int | None) -> None:
-    """Parse one format file into ``out``; a bad one becomes a problem, not an error."""
+    """Keep one format file in ``out``; a bad one becomes a problem, not an error."""
     try:
-        if len(text) > MAX_FORMAT_TEXT:
-            raise CaptureError(f"An event format of system {system!r} has {len(text)} bytes.")
-        fmt = eventformat.parse(system, text.decode("utf-8", "replace"))
-        if not _SAFE_NAME.match(system) or not _SAFE_NAME.match(fmt.name):
-            raise CaptureError(f"An event is called {(system + ':' + fmt.name)[:80]!r}.")
-        if fmt.id in out.formats:
-            raise CaptureError(f"{fmt.key} has the id of {out.formats[fmt.id].key}, {fmt.id}.")
+        ident, name = _identity(system, text)
+        if ident in out.texts:
+            raise CaptureError(f"{system}:{name} has the id {ident} of an event before it.")
     except CaptureError as err:
         message = f"{err.message} Its records are not decoded."
-        out.problems.append(Problem("bad-event-format", "warning", offset, len(text), message))
+        out.problems.append(Diagnostic("bad-event-format", "warning", offset, len(text), message))
         return
-    out.formats[fmt.id] = fmt
+    out.texts[ident] = (system, text)
+
+
+def _identity(system: str, text: bytes) -> tuple[int, str]:
+    """:return: id and name of a format file that :func:`tracer.eventformat.parse` accepts.
+
+    :raises CaptureError: when it has none, or names that cannot be a frame's key
+    """
+    if len(text) > MAX_FORMAT_TEXT:
+        raise CaptureError(f"An event format of system {system[:80]!r} has {len(text)} bytes.")
+    name, ident = _NAME.search(text), _ID.search(text)
+    if not name or not ident:
+        raise CaptureError(f"An event format of system {system[:80]!r} has no name or no id.")
+    if not _SAFE_NAME.match(system) or not _SAFE_NAME.match(name[1].decode("latin-1")):
+        raise CaptureError(f"An event is called {system[:80]}:{name[1][:80]!a}.")
+    return int(ident[1]), name[1].decode()
 
 
 def read_kallsyms(cur: Cursor, out: TracingData) -> None:
@@ -184,7 +215,7 @@ def parse_cmdlines(text: str) -> dict[int, str]:
 
 def note_damage(out: TracingData, cur: Cursor, message: str) -> None:
     """Record that the metadata from the cursor's position on is unreadable."""
-    out.problems.append(Problem("damaged-metadata", "warning", cur.offset, cur.left, message))
+    out.problems.append(Diagnostic("damaged-metadata", "warning", cur.offset, cur.left, message))
 
 
 def _version_number(version: str) -> int:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A bounds-checked reader of one byte range, and the list of what could not be read.
+"""A bounds-checked reader of one byte range.
 
 Every length in a capture comes from the file, so nothing here allocates or
 moves by a length before it was compared with what is left.
@@ -7,11 +7,6 @@ moves by a length before it was compared with what is left.
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
-import polars as pl
-
-from tracer import schema
 from tracer.errors import CaptureError
 
 MAX_NAME = 4096  # bytes of a NUL-terminated name; the kernel's own limit is 64 (MAX_EVENT_NAME_LEN)
@@ -24,23 +19,6 @@ class ShortError(CaptureError):
         super().__init__(f"{what} needs {need} bytes at offset {offset}, {left} are left.")
         self.offset = offset
         self.left = left
-
-
-class Problem(NamedTuple):
-    """One row of :data:`tracer.schema.DIAGNOSTIC_COLUMNS`."""
-
-    code: str
-    severity: str  # note, warning or loss
-    offset: int | None
-    bytes: int | None
-    message: str
-
-
-def diagnostics(problems: list[Problem]) -> pl.DataFrame:
-    """:return: the rows as a diagnostics frame, in the order they were found."""
-    return pl.DataFrame(
-        problems, schema=schema.polars_schema(schema.DIAGNOSTIC_COLUMNS), orient="row"
-    )
 
 
 class Cursor:
