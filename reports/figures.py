@@ -63,7 +63,6 @@ class Figure:
 
 def blank(height: int, **layout: Any) -> go.Figure:
     """:return: a figure without plotly's template, whose 7 kB every figure would repeat."""
-    figure = go.Figure(layout=go.Layout(template=go.layout.Template()))
     axis = {
         "gridcolor": palette.GRID,
         "linecolor": palette.AXIS,
@@ -73,21 +72,22 @@ def blank(height: int, **layout: Any) -> go.Figure:
         "showline": False,
         "title": {"font": {"size": 12, "color": palette.MUTED}},
     }
-    figure.update_layout(
-        height=height,
-        autosize=True,
-        margin={"l": 8, "r": 24, "t": 36, "b": 8},
-        showlegend=True,
-        paper_bgcolor=palette.CLEAR,
-        plot_bgcolor=palette.CLEAR,
-        font={"family": FONT, "size": 13, "color": palette.INK},
-        hoverlabel={
+    base: dict[str, Any] = {
+        "template": go.layout.Template(),
+        "height": height,
+        "autosize": True,
+        "margin": {"l": 8, "r": 24, "t": 36, "b": 8},
+        "showlegend": True,
+        "paper_bgcolor": palette.CLEAR,
+        "plot_bgcolor": palette.CLEAR,
+        "font": {"family": FONT, "size": 13, "color": palette.INK},
+        "hoverlabel": {
             "bgcolor": palette.PAPER,
             "bordercolor": palette.AXIS,
             "font": {"family": FONT, "size": 13, "color": palette.INK},
             "align": "left",
         },
-        legend={
+        "legend": {
             "orientation": "h",
             "x": 0,
             "xanchor": "left",
@@ -96,12 +96,11 @@ def blank(height: int, **layout: Any) -> go.Figure:
             "traceorder": "normal",
             "font": {"size": 12},
         },
-        xaxis=axis,
-        yaxis=axis,
-        dragmode=False,
-    )
-    figure.update_layout(**layout)
-    return figure
+        "xaxis": axis,
+        "yaxis": axis,
+        "dragmode": False,
+    }
+    return go.Figure(layout=base | layout)
 
 
 def spec(figure: go.Figure) -> Spec:
@@ -203,7 +202,7 @@ def counters_figure(comparison: Comparison) -> Figure:
             marker={
                 "color": palette.series(i),
                 "symbol": palette.symbol(i),
-                "size": 11,
+                "size": palette.mark_size(i),
                 "line": {"width": 2, "color": palette.series(i)},
             },
             customdata=[[numbers.count(c[i]), numbers.percent(c[0], c[i])] for c in counts],
@@ -233,15 +232,21 @@ def _counter_twin(comparison: Comparison) -> Twin:
 
 
 def origin_figure(by_op: Comparison) -> Figure | None:
-    """Which operation each counter's difference comes from, last replay against the base.
+    """Which operation each counter's difference comes from.
+
+    Of several replays the last that differs from the base is drawn.
 
     :return: None when nothing differs
     """
-    last = len(by_op.labels) - 1
-    shown = [c for c in by_op.nonzero() if not is_entry(c) and by_op.total(c)[0]]
-    shown = [c for c in shown if by_op.total(c)[last] != by_op.total(c)[0]]
-    if not last or not shown:
+    work = [c for c in by_op.nonzero() if not is_entry(c) and by_op.total(c)[0]]
+    changed = {
+        i: [c for c in work if by_op.total(c)[i] != by_op.total(c)[0]]
+        for i in range(1, len(by_op.labels))
+    }
+    last = max((i for i, found in changed.items() if found), default=0)
+    if not last:
         return None
+    shown = changed[last]
     rows = [r for r in by_op.rows if any(_change(r, c, last) for c in shown)]
     rows.sort(key=lambda r: -sum(abs(_share(by_op, r, c, last)) for c in shown))
     figure = blank(90 + 25 * max(len(shown), 2), barmode="relative", bargap=0.35)
@@ -310,7 +315,7 @@ def orders_figure(by_order: Comparison) -> Figure:
                 marker={
                     "color": palette.series(i),
                     "symbol": palette.symbol(i),
-                    "size": 11,
+                    "size": palette.mark_size(i),
                     "line": {"width": 2, "color": palette.series(i)},
                 },
                 customdata=[numbers.count(r.counts(counter)[i]) for r in rows],

@@ -92,6 +92,11 @@ def symbol(i: int) -> str:
     return SYMBOLS[i % len(SYMBOLS)]
 
 
+def mark_size(i: int) -> int:
+    """:return: marker size; the base is a ring wide enough to see behind an equal mark."""
+    return 15 if i == 0 else 9
+
+
 def order(value: int) -> str:
     """:return: colour of a folio order."""
     return ORDERS[min(value, len(ORDERS) - 1)] if value != 255 else NO_FOLIO

@@ -164,7 +164,7 @@ def _variant(comparison: Comparison, found: Sequence[Moment], counter: str) -> S
             marker={
                 "color": palette.series(i),
                 "symbol": palette.symbol(i),
-                "size": 10,
+                "size": palette.mark_size(i),
                 "line": {"width": 2, "color": palette.series(i)},
             },
             customdata=[

@@ -9,12 +9,12 @@ import json
 
 import polars as pl
 import pytest
-from test_reports_data import PROVENANCE, frame, pair, replay, rows
 
 from reports import gates
 from reports.compare import BY, compare
 from reports.styles import FORMATS, STYLES, render
 from reports.verdict import growing, headline, verdict
+from tests.test_reports_data import PROVENANCE, frame, pair, replay, rows
 from tracer.errors import UsageError
 
 MAIL = """\

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 
 import polars as pl
 import pytest
-from test_reports_data import pair, replay
 
 from replay import counters
 from reports import replayout
 from reports.verifytext import summary, verify_text
+from tests.test_reports_data import pair, replay
 from tracer.errors import UsageError
 
 COLUMNS = {
@@ -124,7 +124,7 @@ def test_verify_table_is_golden() -> None:
         "pageout  c2           1,024  1,030  differs\n"
         "[1] the kernel placed the mapping elsewhere\n"
         "\n"
-        "FAIL: 1 of 3 counts equal, 1 differ for a stated reason and 1 differs;\n"
+        "FAIL: 1 of 3 counts equal, 1 differs for a stated reason and 1 differs;\n"
         "against linux-7.3/truth.json.\n"
     )
 

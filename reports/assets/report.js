@@ -30,7 +30,7 @@
     if (width) layout.width = width;
     if ((width || plot.clientWidth) < 520) {
       layout.font = { ...layout.font, size: 11 };
-      layout.margin = { ...layout.margin, l: 4, r: 8 };
+      layout.margin = { ...layout.margin, l: 4, r: 22 };
     }
     plot.style.minHeight = layout.height + "px";
     return Plotly.react(plot, spec.data, layout, CONFIG);
@@ -105,10 +105,13 @@
     });
   }
 
-  // Paper is white, has no hover, and cannot be opened.
+  // Paper is white, has no hover, and cannot be opened; long tables stay in the file.
+  const LONG = 24;
+  const printed = (part) => part.querySelectorAll("tr").length <= LONG;
   let before = null;
   addEventListener("beforeprint", () => {
-    before = { theme: root.dataset.theme, closed: [...document.querySelectorAll("details:not([open])")] };
+    const closed = [...document.querySelectorAll("details:not([open])")].filter(printed);
+    before = { theme: root.dataset.theme, closed };
     for (const part of before.closed) part.open = true;
     root.dataset.theme = "light";
     drawAll(PRINT_WIDTH);
