@@ -250,16 +250,15 @@ def _sibling(path: Path) -> Iterator[Path]:
 
 
 def _put_in_place(temporary: Path, path: Path) -> None:
-    new = temporary / "new"
-    if path.exists():
-        path.rename(temporary / "old")  # removed with the temporary directory
-        try:
-            new.rename(path)
-        except BaseException:
-            (temporary / "old").rename(path)
-            raise
-    else:
-        new.rename(path)
+    old = temporary / "old"  # removed with the temporary directory
+    try:
+        if path.exists():
+            path.rename(old)
+        (temporary / "new").rename(path)
+    except BaseException:
+        if old.exists() and not path.exists():
+            old.rename(path)
+        raise
 
 
 def _write_frames(temporary: Path, capture: Capture, ops: pl.DataFrame, enums: KernelEnums) -> None:
@@ -302,7 +301,13 @@ def _write_frames(temporary: Path, capture: Capture, ops: pl.DataFrame, enums: K
         "records": records,
         "enums": enums.to_json(),
     }
-    (root / META).write_text(json.dumps(meta, indent=1) + "\n", encoding="utf-8")
+    text = json.dumps(meta, indent=1, default=_plain)
+    (root / META).write_text(text + "\n", encoding="utf-8")
+
+
+def _plain(value: Any) -> Any:
+    """A number of numpy's as Python's; bytes and the rest as text."""
+    return value.item() if hasattr(value, "item") else str(value)
 
 
 def file_name(key: str) -> str:
