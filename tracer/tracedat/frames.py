@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Ring-buffer records and metadata to event frames."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import numpy as np
+import polars as pl
+
+from tracer.decode import CommTable, Diagnostic, build_frames
+from tracer.eventformat import EventFormat
+from tracer.ringbuffer import Records
+from tracer.tracingdata import TracingData
+
+# What the idle task is called: saved_cmdlines leaves it out, perf says swapper.
+IDLE: Final = "swapper"
+UNKNOWN_COMM: Final = "<...>"
+
+_COMMON_PID = re.compile(rb"field:int common_pid;\s*offset:(\d{1,4});\s*size:4;")
+
+
+def tid_offset(meta: TracingData) -> int:
+    """:return: offset of ``common_pid``; every event of a kernel has the same."""
+    for _, text in meta.texts.values():
+        if found := _COMMON_PID.search(text):
+            return int(found[1])
+    return 4
+
+
+def distinct_ids(records: Records) -> list[int]:
+    """:return: the event ids that occur; they have 16 bits."""
+    return [int(i) for i in np.flatnonzero(np.bincount(records.id, minlength=1))]
+
+
+def task_names(saved: Mapping[int, str]) -> CommTable:
+    """:return: names that hold for the whole capture; an id used twice has one of its names."""
+    names = {tid: name for tid, name in saved.items() if name != UNKNOWN_COMM and tid < 1 << 31}
+    return CommTable.from_static({0: IDLE, **names})
+
+
+def event_frames(
+    buf: Any,
+    records: Records,
+    formats: Mapping[int, EventFormat],
+    saved_cmdlines: Mapping[int, str],
+    big_endian: bool,
+    instances: Sequence[str] = ("",),
+) -> tuple[dict[str, pl.DataFrame], list[Diagnostic]]:
+    """Decode records into one frame per event.
+
+    :param buf: what the records' offsets point into
+    :param formats: event formats by id
+    :param instances: buffer names; with more than one, frames get an ``instance`` column
+    :return: frames by ``system:name``, and diagnostics
+    """
+    names = pl.Series("instance", list(instances), dtype=pl.String)
+
+    def instance(_: int, rows: Any) -> list[pl.Series]:
+        return [names.gather(pl.Series(records.instance[rows])).alias("instance")]
+
+    return build_frames(
+        buf,
+        records.off,
+        records.len,
+        records.id,
+        records.ts,
+        records.cpu,
+        None,
+        records.tid,
+        task_names(saved_cmdlines),
+        formats,
+        big_endian,
+        np.arange(records.ts.size, dtype=np.uint64),
+        instance if len(instances) > 1 else None,
+    )
