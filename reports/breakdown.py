@@ -16,6 +16,7 @@ from replay.result import Replay
 from reports import config, names, numbers, palette
 from reports.compare import Comparison, Row
 from reports.figures import (
+    NAME,
     Figure,
     Spec,
     Twin,
@@ -23,6 +24,7 @@ from reports.figures import (
     choices,
     difference_cells,
     difference_head,
+    hover,
     options,
     spec,
 )
@@ -42,9 +44,10 @@ def shares(replay: Replay, by: str, redactor: Redactor) -> Shares:
 
     :return: label to folio order to (pages, operations), most pages first
     """
-    columns = {"op": ["op"], "task": ["comm"], "syscall": ["syscall", "args"]}[by]
+    columns = {"op": ["op"], "task": ["comm"], "syscall": ["syscall", "asked"]}[by]
     frame = (
-        replay.rows.group_by(*columns, "order", maintain_order=True)
+        replay.rows.with_columns(names.asked())
+        .group_by(*columns, "order", maintain_order=True)
         .agg(pl.col("nr_pages", "nr_ops").sum())
         .sort("nr_pages", descending=True, maintain_order=True)
     )
@@ -62,10 +65,7 @@ def _label(row: dict[str, object], by: str, redactor: Redactor) -> str:
         return str(row["op"])
     if by == "task":
         return redactor.comm(None if row["comm"] is None else str(row["comm"]))
-    call, args = row["syscall"], row["args"]
-    return names.syscall_kind(
-        None if call is None else str(call), None if args is None else str(args)
-    )
+    return names.asked_kind(row["syscall"], row["asked"])
 
 
 def shares_figure(replay: Replay, by: str, redactor: Redactor) -> Figure:
@@ -93,8 +93,10 @@ def shares_figure(replay: Replay, by: str, redactor: Redactor) -> Figure:
                 "pattern": {"shape": "/" if order == names.NO_ORDER else "", "solidity": 0.2},
             },
             customdata=[[numbers.count(p), numbers.count(n)] for p, n in counts],
-            hovertemplate="%{y}<br>%{fullData.name}: %{customdata[0]} pages in "
-            "%{customdata[1]} operations (%{x:.1f}%)<extra></extra>",
+            hovertemplate=hover(
+                "%{y}",
+                NAME + ": %{customdata[0]} pages in %{customdata[1]} operations (%{x:.1f}%)",
+            ),
         )
     figure.update_xaxes(title_text="share of the pages worked on", ticksuffix="%", range=[0, 100])
     figure.update_yaxes(autorange="reversed", type="category", showgrid=False)
@@ -167,7 +169,7 @@ def _cost(comparison: Comparison, counter: str) -> Spec:
             textposition="outside",
             textfont={"size": 11, "color": palette.MUTED},
             cliponaxis=False,
-            hovertemplate=f"%{{y}}<br>{label}: %{{text}} {counter}<extra></extra>",
+            hovertemplate=hover("%{y}", f"{NAME}: %{{text}} {counter}"),
         )
     most = max((v or 0 for r in rows for v in r.counts(counter)), default=1)
     # Room for the numbers at the ends of the bars.

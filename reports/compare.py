@@ -147,9 +147,10 @@ def _group(replay: Replay, by: str, redactor: Redactor) -> dict[object, tuple[in
     sums = [pl.col(v).sum() for v in VALUES]
     if by == "total":
         return {"total": replay.rows.select(sums).row(0)}
-    columns = {"op": ["op"], "order": ["order"], "task": ["comm"], "syscall": ["syscall", "args"]}
+    columns = {"op": ["op"], "order": ["order"], "task": ["comm"], "syscall": ["syscall", "asked"]}
     frame = (
-        replay.rows.group_by(columns[by], maintain_order=True)
+        replay.rows.with_columns(names.asked())
+        .group_by(columns[by], maintain_order=True)
         .agg(pl.col("seq").min(), *sums)
         .sort("seq")
     )
@@ -168,7 +169,7 @@ def _key(row: dict[str, object], by: str, redactor: Redactor) -> object:
     if by == "task":
         return redactor.comm(_text(row["comm"]))
     if by == "syscall":
-        return names.syscall_kind(_text(row["syscall"]), _text(row["args"]))
+        return names.asked_kind(row["syscall"], row["asked"])
     return _text(row["op"]) or "(unknown)"
 
 

@@ -17,6 +17,7 @@ from replay.result import Replay
 from reports import names, numbers
 from reports.redact import Redactor
 from reports.text import wrap
+from tracer.output import size
 
 SHA_DIGITS = 12
 
@@ -80,7 +81,7 @@ def facts(replays: Sequence[Replay], redactor: Redactor) -> list[Fact]:
 def _capture(replay: Replay) -> str:
     have = replay.provenance
     parts = [sha_prefix(replay), str(have.get("container") or "unknown container")]
-    return ", ".join([*parts, numbers.size(have.get("size"))])
+    return ", ".join([*parts, size(have.get("size"))])
 
 
 def _kernel(replay: Replay) -> str:

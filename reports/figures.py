@@ -27,6 +27,10 @@ FONT: Final = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Noto Sans', sans-s
 CHOICES: Final = ("tlbi", "dsb", "convert", "ptep_get", "ld", "xchg", "st", "rmap_call", "ptl")
 # Where zero is drawn on a logarithmic axis.
 FLOOR: Final = 0.4
+# In hover texts: the trace's own name, because plotly reads inserted text as markup.
+NAME: Final = "%{fullData.name}"
+# Where a trace holds names that come from a capture or a user.
+_TEXTS: Final = ("name", "x", "y", "text", "customdata")
 
 
 @dataclass(frozen=True)
@@ -107,7 +111,15 @@ def spec(figure: go.Figure) -> Spec:
     """:return: data and layout as plain JSON values."""
     made: Spec = figure.to_plotly_json()
     made.get("layout", {}).pop("template", None)
-    return {"data": made["data"], "layout": made["layout"]}
+    data = [{k: literal(v) if k in _TEXTS else v for k, v in t.items()} for t in made["data"]]
+    return {"data": data, "layout": made["layout"]}
+
+
+def literal(value: Any) -> Any:
+    """:return: the value with every string safe from plotly's markup (links, line breaks)."""
+    if isinstance(value, str):
+        return value.replace("&", "&amp;").replace("<", "&lt;")
+    return [literal(v) for v in value] if isinstance(value, list | tuple) else value
 
 
 def hover(*lines: str) -> str:
@@ -206,7 +218,7 @@ def counters_figure(comparison: Comparison) -> Figure:
                 "line": {"width": 2, "color": palette.series(i)},
             },
             customdata=[[numbers.count(c[i]), numbers.percent(c[0], c[i])] for c in counts],
-            hovertemplate=hover("%{y}", f"{label}: %{{customdata[0]}} (%{{customdata[1]}})"),
+            hovertemplate=hover("%{y}", NAME + ": %{customdata[0]} (%{customdata[1]})"),
         )
     most = max((v or 0 for c in shown for v in row.counts(c)), default=1)
     figure.update_xaxes(title_text="count, logarithmic", side="bottom", **log_axis(most))
@@ -262,7 +274,7 @@ def origin_figure(by_op: Comparison) -> Figure | None:
                 "line": {"color": palette.PAPER, "width": 1},
             },
             customdata=[numbers.delta(0, _change(row, c, last)) for c in shown],
-            hovertemplate=hover("%{y}", row.label + ": %{customdata} (%{x:.2f}%)"),
+            hovertemplate=hover("%{y}", NAME + ": %{customdata} (%{x:.2f}%)"),
         )
     figure.update_xaxes(title_text="change in per cent of the base's total", ticksuffix="%")
     figure.update_yaxes(autorange="reversed", type="category", showgrid=False, tickfont_size=12)
@@ -319,7 +331,7 @@ def orders_figure(by_order: Comparison) -> Figure:
                     "line": {"width": 2, "color": palette.series(i)},
                 },
                 customdata=[numbers.count(r.counts(counter)[i]) for r in rows],
-                hovertemplate=hover("%{x}", f"{label}: %{{customdata}}, %{{y:.4~f}} per page"),
+                hovertemplate=hover("%{x}", NAME + ": %{customdata}, %{y:.4~f} per page"),
             )
         figure.update_yaxes(title_text=f"{counter} per page", rangemode="tozero")
         figure.update_xaxes(type="category", showgrid=False)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from reports import config, numbers
-from reports.compare import Comparison, compare, part_of
+from reports.compare import Comparison, Row, compare, part_of
 from reports.text import WIDTH, Cell, Table, join, pack, right, to_ascii, wrap
 from reports.verdict import growing, verdict
 
@@ -20,6 +20,9 @@ from reports.verdict import growing, verdict
 GROUPED: Final = ("tlbi", "convert", "dsb", "ptep_get", "rmap_call")
 # In the mail itself only the two that decide; the rest is one --by away.
 BRIEF: Final = ("tlbi", "convert")
+
+# A mail with more rows is not read.
+MOST_ROWS: Final = 40
 
 TITLE: Final = {
     "total": "counter",
@@ -124,10 +127,34 @@ def grouped_tables(comparison: Comparison, counters: Sequence[str]) -> list[list
         return [[f"by {TITLE[comparison.by]}: no {numbers.listing(counters, 'or')}"]]
     new = list(range(1, len(comparison.labels))) or [0]
     groups = [(c, i) for c in shown for i in new]
-    return [t.lines() for t in pack(groups, _grouped(comparison))]
+    rows = _largest(comparison, shown)
+    tables = [t.lines() for t in pack(groups, _grouped(comparison, rows))]
+    left = len(comparison.rows) - len(rows)
+    if left:
+        tables.append(wrap(f"{left:,} smaller rows are left out; --format csv has all of them."))
+    return tables
 
 
-def _grouped(comparison: Comparison) -> Callable[[Sequence[tuple[str, int]]], Table]:
+def _largest(comparison: Comparison, counters: Sequence[str]) -> list[Row]:
+    """:return: the rows with most and those that grow most, in their order."""
+    if len(comparison.rows) <= MOST_ROWS:
+        return list(comparison.rows)
+
+    def most(row: Row) -> int:
+        return max(v or 0 for c in counters for v in row.counts(c))
+
+    def growth(row: Row) -> int:
+        return max((v or 0) - (row.counts(c)[0] or 0) for c in counters for v in row.counts(c))
+
+    half = MOST_ROWS // 2
+    kept = {id(r) for r in sorted(comparison.rows, key=most)[-half:]}
+    kept |= {id(r) for r in sorted(comparison.rows, key=growth)[-half:] if growth(r) > 0}
+    return [r for r in comparison.rows if id(r) in kept]
+
+
+def _grouped(
+    comparison: Comparison, rows: Sequence[Row]
+) -> Callable[[Sequence[tuple[str, int]]], Table]:
     short = short_titles(comparison)
 
     def build(groups: Sequence[tuple[str, int]]) -> Table:
@@ -138,7 +165,7 @@ def _grouped(comparison: Comparison) -> Callable[[Sequence[tuple[str, int]]], Ta
             subs += [right(t) for t in (("base", short[i], "delta %") if i else ("count",))]
         table.row("", "", *tops)
         table.row(TITLE[comparison.by], right("ops"), *subs)
-        for row in comparison.rows:
+        for row in rows:
             cells = [c for counter, i in groups for c in _group_cells(row.counts(counter), i)]
             ops = max((v or 0 for v in row.counts("nr_ops")), default=0)
             table.row(Cell(row.label, note=row.note), right(numbers.count(ops)), *cells)

@@ -7,7 +7,10 @@ import re
 from collections.abc import Sequence
 from typing import Any, Final
 
+import polars as pl
+
 from replay.result import Replay
+from tracer.output import printable
 
 # include/uapi/asm-generic/mman-common.h
 MADVISE: Final[dict[int, str]] = {
@@ -63,6 +66,23 @@ def syscall_kind(syscall: str | None, args: str | None) -> str:
     return f"{syscall} {value}"
 
 
+def asked() -> pl.Expr:
+    """:return: the behavior argument of madvise calls as text, null elsewhere.
+
+    Grouping by it instead of by the argument list keeps captures with a
+    million different addresses at a handful of groups.
+    """
+    found = pl.col("args").str.extract(_BEHAVIOR.pattern, 1)
+    madvise = pl.col("syscall").str.contains("madvise", literal=True)
+    return pl.when(madvise).then(found).alias("asked")
+
+
+def asked_kind(syscall: object, behavior: object) -> str:
+    """:return: :func:`syscall_kind` from a row grouped by :func:`asked`."""
+    args = None if behavior is None else f"behavior={behavior}"
+    return syscall_kind(None if syscall is None else str(syscall), args)
+
+
 def order_name(order: int | None, page_size: int | None = None) -> str:
     """:return: ``order 4 (64K)``; the size only when the page size is known."""
     if order is None or order == NO_ORDER:
@@ -75,7 +95,7 @@ def order_name(order: int | None, page_size: int | None = None) -> str:
 
 def task_name(comm: str | None) -> str:
     """:return: the comm, or a name for tasks the capture does not name."""
-    return comm if comm else "(unnamed task)"
+    return printable(comm) if comm else "(unnamed task)"
 
 
 def features(cpu: dict[str, Any]) -> str:

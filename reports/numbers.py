@@ -49,18 +49,6 @@ def ratio(base: int | None, new: int | None) -> str:
     return f"{times:.1f}x" if times < 100 else f"{times:,.0f}x"
 
 
-def size(nr_bytes: int | None) -> str:
-    """:return: bytes in the largest binary unit that keeps a whole digit."""
-    if nr_bytes is None:
-        return "unknown size"
-    value, unit = float(nr_bytes), "B"
-    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
-        if value < 1024 or unit == "TiB":
-            break
-        value /= 1024
-    return f"{nr_bytes} B" if unit == "B" else f"{value:.1f} {unit}"
-
-
 def plural(number: int, noun: str, nouns: str = "") -> str:
     """:return: ``1 counter``, ``2 counters``."""
     return f"{number:,} {noun if number == 1 else nouns or noun + 's'}"

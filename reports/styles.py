@@ -19,6 +19,7 @@ from reports.mail import GROUPED, TITLE, benchstat, head, indented, inferred, no
 from reports.text import WIDTH, Table, join, pack, right, to_ascii
 from reports.verdict import growing, verdict
 from tracer.errors import UsageError
+from tracer.output import printable
 
 
 def flat(comparison: Comparison) -> list[tuple[str, str, tuple[int | None, ...]]]:
@@ -114,6 +115,7 @@ def pipe_table(
 
 def _pipes(body: Sequence[Sequence[str]], left: int) -> list[str]:
     """:param left: columns that are left-aligned"""
+    body = [[printable(c).replace("|", "/") for c in cells] for cells in body]
     widths = [max(len(cells[j]) for cells in body) for j in range(len(body[0]))]
     lines = []
     for cells in body:
@@ -131,7 +133,7 @@ def markdown(comparison: Comparison, tool: str | None = None) -> str:
         pairs = zip(comparison.labels, fact.values, strict=False)
         values = fact.values if fact.common else [f"{label}: {v}" for label, v in pairs]
         lines.append(f"- {fact.name}: {'; '.join(values)}")
-    table = pipe_table(comparison, [label.replace("|", "/") for label in comparison.labels])
+    table = pipe_table(comparison, comparison.labels)
     quoted = [f"> {w}" for w in (*comparison.warnings, *inferred(comparison))]
     sign = "Exact counts. delta is new minus base: negative is fewer."
     trailer = f"`{config.trailer(comparison.replays, tool)}`"

@@ -11,14 +11,15 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Literal, TypeVar
+
+from tracer.output import WIDTH as WIDTH  # re-export: one place says how wide a mail is
+from tracer.output import printable
 
 Align = Literal["l", "r", "c"]
 T = TypeVar("T")
 
-# Documentation/process/submitting-patches: "line wrapped at 75 columns".
-WIDTH: Final = 75
 
 # Characters that reports use and a 7-bit mail does not; the rest is escaped.
 _ASCII: Final = str.maketrans(
@@ -41,7 +42,7 @@ def wrap(text: str, first: str = "", rest: str | None = None, width: int = WIDTH
     """
     rest = " " * len(first) if rest is None else rest
     lines = textwrap.wrap(
-        text,
+        printable(text),
         width,
         initial_indent=first,
         subsequent_indent=rest,
@@ -94,7 +95,7 @@ class Table:
 
     def row(self, *cells: str | Cell) -> None:
         """Append a row; a bare string is a left-aligned cell."""
-        made = [Cell(c) if isinstance(c, str) else c for c in cells]
+        made = [_safe(Cell(c) if isinstance(c, str) else c) for c in cells]
         for cell in made:
             if cell.note and cell.note not in self._notes:
                 self._notes.append(cell.note)
@@ -161,6 +162,11 @@ class Table:
                 parts.append(_pad(cell.text, total - place, cell.align) + mark.ljust(place))
             at += cell.span
         return (" " * self.gap).join(parts).rstrip()
+
+
+def _safe(cell: Cell) -> Cell:
+    """:return: the cell with line breaks and escape sequences made visible."""
+    return replace(cell, text=printable(cell.text), note=printable(cell.note))
 
 
 def _pad(text: str, width: int, align: Align) -> str:

@@ -17,6 +17,7 @@ from replay.result import Replay
 from reports import names, numbers, palette
 from reports.compare import Comparison
 from reports.figures import (
+    NAME,
     Figure,
     Spec,
     Twin,
@@ -24,6 +25,7 @@ from reports.figures import (
     choices,
     difference_cells,
     difference_head,
+    hover,
     log_axis,
     on_log,
     options,
@@ -170,8 +172,11 @@ def _variant(comparison: Comparison, found: Sequence[Moment], counter: str) -> S
             customdata=[
                 [numbers.count(c[i]), m.label, m.task] for c, m in zip(counts, found, strict=True)
             ],
-            hovertemplate="%{customdata[1]} %{customdata[2]}<br>%{x:.3f} ms<br>"
-            f"{label}: %{{customdata[0]}} {counter}<extra></extra>",
+            hovertemplate=hover(
+                "%{customdata[1]} %{customdata[2]}",
+                "%{x:.3f} ms",
+                f"{NAME}: %{{customdata[0]}} {counter}",
+            ),
         )
     most = max((v for c in counts for v in c), default=1)
     axis = log_axis(most)

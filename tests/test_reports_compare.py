@@ -10,11 +10,12 @@ import json
 import polars as pl
 import pytest
 
+from replay.result import Replay
 from reports import gates
 from reports.compare import BY, compare
 from reports.styles import FORMATS, STYLES, render
 from reports.verdict import growing, headline, verdict
-from tests.test_reports_data import PROVENANCE, frame, pair, replay, rows
+from tests.test_reports_data import MAIN, PROVENANCE, frame, pair, replay, row, rows
 from tracer.errors import UsageError
 
 MAIL = """\
@@ -258,6 +259,29 @@ def test_unreadable_gates_are_usage_errors() -> None:
         gates.parse("tlbi")
     with pytest.raises(UsageError, match="no counter 'tlbo'"):
         gates.parse("tlbo > 1")
+
+
+def test_many_rows_keep_the_largest_and_the_losers() -> None:
+    def made(batched: bool) -> Replay:
+        many = [row(i, MAIN | {"comm": f"t{i}"}, "zap", 0, 1, tlbi_va=9000 - i) for i in range(90)]
+        many[89]["tlbi_va"] = many[89]["tlbi"] = 5 if batched else 1
+        return replay("batched" if batched else "unbatched", rows=frame(many))
+
+    text = render(compare([made(False), made(True)], by="task"))
+    assert "69 smaller rows are left out; --format csv has all of them." in text
+    assert "\ntask-1 " in text
+    assert "\ntask-90 " in text
+    assert "\ntask-50 " not in text
+
+
+def test_names_cannot_break_a_table() -> None:
+    evil = [r | {"comm": "a|b\n\x1b[31m"} for r in rows(False)]
+    made = [replay(rows=frame(evil)), replay("batched", rows=frame(evil))]
+    for style in STYLES:
+        text = render(compare(made, by="task", raw=True), style=style)
+        assert "\x1b" not in text
+        assert "a|b\n" not in text
+    assert "| a/b\\x0a" in text
 
 
 def test_formats_are_all_covered() -> None:

@@ -182,6 +182,17 @@ def test_markup_in_names_is_escaped(tmp_path: Path) -> None:
     assert "&lt;img" in text
 
 
+def test_names_are_not_markup_for_plotly_either(tmp_path: Path) -> None:
+    made = frame([r | {"comm": '<a href="http://x">&', "op": "<b>"} for r in rows(False)])
+    page = Page(written(tmp_path, replays=[replay(rows=made), replay("b", rows=made)], raw=True))
+    (block,) = [text for have, text in page.scripts if have.get("type") == "application/json"]
+    strings = json.dumps(json.loads(block)["figures"])
+    assert "<a" not in strings
+    assert "<b>" not in strings
+    assert "&lt;b>" in strings
+    assert "&lt;a href" in strings
+
+
 def test_redaction_is_the_default(tmp_path: Path) -> None:
     text = own(written(tmp_path, verification=checked("exact"), diagnostics=DIAGNOSTICS))
     for secret in ("alice", "secret-product", "mmwork", "lorem", "ffff9d000000"):

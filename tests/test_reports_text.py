@@ -74,6 +74,13 @@ def test_ascii_is_ascii() -> None:
     assert to_ascii("näme") == "n\\xe4me"
 
 
+def test_names_from_captures_cannot_forge_rows() -> None:
+    table = Table()
+    table.row("evil\nname\x1b[2J", right("1", note="a\rb"))
+    assert table.lines() == ["evil\\x0aname\\x1b[2J  1[1]", "[1] a\\x0db"]
+    assert wrap("a\x1bb") == ["a\\x1bb"]
+
+
 def test_join_leaves_out_empty_blocks() -> None:
     assert join([["a"], [], ["b"]]) == "a\n\nb\n"
 
@@ -105,7 +112,5 @@ def test_other_forms() -> None:
     assert numbers.count(1234567) == "1,234,567"
     assert numbers.ratio(1088, 64) == "17.0x"
     assert numbers.ratio(64, 64) == numbers.ratio(0, 3) == ""
-    assert numbers.size(812_345) == "793.3 KiB"
-    assert numbers.size(None) == "unknown size"
     assert numbers.listing(["a", "b", "c"]) == "a, b and c"
     assert numbers.plural(1, "entry", "entries") == "1 entry"
