@@ -74,6 +74,8 @@ COUNTERS: Final[tuple[tuple[str, str, str], ...]] = (
     ("flush_tlb_batched_pending", "call", "checks for pending deferred flushes"),
     ("__tlb_remove_folio_pages", "call", "runs of pages handed to the mmu_gather"),
     ("tlb_next_batch", "call", "mmu_gather batch changes attempted"),
+    ("folio_dup_swap", "call", "swap counts taken, swap_duplicate() before 7.0"),
+    ("folio_put_swap", "call", "swap counts dropped by swap-in, swap_free_nr() before 7.0"),
 )
 
 NAMES: Final[tuple[str, ...]] = tuple(name for name, _, _ in COUNTERS)

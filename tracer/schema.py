@@ -64,7 +64,12 @@ OP_COLUMNS: tuple[Column, ...] = (
     ("order", pl.UInt8(), "folio order; 0 when the folio is not large"),
     ("page_flags", pl.UInt64(), "folio->flags"),
     ("flags", pl.UInt64(), "the operation's own flag argument (rmap, ttu, cp_flags, fault flags)"),
-    ("arg", pl.UInt64(), "second address: new_addr of mremap, dst_mm of fork, pte word of set_ptes"),
+    (
+        "arg",
+        pl.UInt64(),
+        "second address: new_addr of mremap, dst_mm of fork, pte word of set_ptes",
+    ),
+    ("outcome", pl.UInt64(), "pages a try_to_unmap_one() that failed had unmapped; else null"),
     ("syscall", pl.String(), "system call the task was in; null outside"),
     ("syscall_seq", pl.UInt64(), "seq of its sys_enter event; null outside"),
     ("syscall_args", pl.String(), "name=value list of the system call's arguments"),

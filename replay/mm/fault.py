@@ -61,7 +61,7 @@ from tracer.jit import kernel
 PTL = INDEX["ptl"]
 MMC = INDEX["mmc"]
 RMW_REF = INDEX["rmw_ref"]
-SWP_OP = INDEX["swp_op"]
+PUT_SWAP = INDEX["folio_put_swap"]
 
 F_FINISH = POLICY + FEATURE_INDEX["finish_fault_folio"]
 F_SWAPIN = POLICY + FEATURE_INDEX["swapin_batch"]
@@ -247,6 +247,7 @@ def do_swap_page(
         st.c[RMW_REF] += 1
         st.c[MMC] += 2
         free_swap_run(st, pte >> PFN_SHIFT if is_swap(pte) else 0, run)
+        st.c[PUT_SWAP] += 1
         exclusive = flags & RMAP_EXCLUSIVE
         if new:
             if done == 0:

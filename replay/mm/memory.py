@@ -78,6 +78,7 @@ PTL = INDEX["ptl"]
 MMC = INDEX["mmc"]
 SWP_OP = INDEX["swp_op"]
 SWP_LOCK = INDEX["swp_lock"]
+DUP_SWAP = INDEX["folio_dup_swap"]
 RMW_REF = INDEX["rmw_ref"]
 AEX = INDEX["aex"]
 
@@ -286,6 +287,7 @@ def _copy_nonpresent(st: State, src: int, dst: int, va: int, pte: int) -> int:
     entry = pte & ~NP_UFFD
     if is_swap(pte):
         st.c[SWP_OP] += 1
+        st.c[DUP_SWAP] += 1
         st.c[SWP_LOCK] += 1
         members = RSS_SWAP
         if pte & NP_EXCLUSIVE:

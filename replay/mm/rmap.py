@@ -71,6 +71,7 @@ TRY_FLUSH = INDEX["try_to_unmap_flush"]
 BATCHED_PENDING = INDEX["flush_tlb_batched_pending"]
 SWP_OP = INDEX["swp_op"]
 SWP_LOCK = INDEX["swp_lock"]
+DUP_SWAP = INDEX["folio_dup_swap"]
 MMC = INDEX["mmc"]
 MB = INDEX["mb"]
 LD = INDEX["ld"]
@@ -127,6 +128,11 @@ def set_tlb_ubc_flush_pending(
 @kernel
 def try_to_unmap_flush(st: State, ctx: int) -> None:
     st.c[TRY_FLUSH] += 1
+    _complete(st, ctx)
+
+
+@kernel
+def _complete(st: State, ctx: int) -> None:
     if st.ga[ctx, UBC_REQUIRED]:
         flush_sync(st)
         st.ga[ctx, UBC_REQUIRED] = 0
@@ -135,8 +141,9 @@ def try_to_unmap_flush(st: State, ctx: int) -> None:
 
 @kernel
 def try_to_unmap_flush_dirty(st: State, ctx: int) -> None:
+    """Where it calls try_to_unmap_flush() out of line, that is an operation of its own."""
     if st.ga[ctx, UBC_WRITABLE]:
-        try_to_unmap_flush(st, ctx)
+        _complete(st, ctx)
 
 
 @kernel
@@ -192,6 +199,7 @@ def _swap_out(st: State, i: int, va: int, pte: int, nr: int) -> None:
     while done < nr:
         run = exclusive_run(st, pfn + done, nr - done)
         st.c[SWP_OP] += 1
+        st.c[DUP_SWAP] += 1
         st.c[SWP_LOCK] += 1
         entry = SWAP | (NP_UFFD if pte & UFFD else 0)
         if st.info[pfn + done] & INFO_AE:
