@@ -22,6 +22,7 @@ from reports.figures import (
     Twin,
     blank,
     choices,
+    clipped,
     difference_cells,
     difference_head,
     hover,
@@ -30,9 +31,8 @@ from reports.figures import (
 )
 from reports.redact import Redactor
 
-# Bars drawn; the table has more, and says when it has not all.
+# Bars drawn; the table has more.
 MOST_BARS: Final = 14
-MOST_ROWS: Final = 200
 
 NOUN: Final = {"op": "operation", "syscall": "system call", "task": "task"}
 
@@ -124,7 +124,7 @@ def _shares_twin(found: Shares, noun: str, page: int | None) -> Twin:
             name = names.order_name(order, page)
             rows.append((label, name, numbers.count(ops), numbers.count(pages), share))
     head = (noun, "folio", "operations", "pages", "share of pages")
-    return Twin(head, rows[:MOST_ROWS], 2, max(0, len(rows) - MOST_ROWS))
+    return clipped(head, rows, 2)
 
 
 def cost_figure(comparison: Comparison) -> Figure:
@@ -186,4 +186,4 @@ def _cost_twin(comparison: Comparison, counters: Sequence[str]) -> Twin:
         for c in counters
         if any(r.counts(c))
     ]
-    return Twin(head, rows[:MOST_ROWS], 2, max(0, len(rows) - MOST_ROWS))
+    return clipped(head, rows, 2)

@@ -38,13 +38,22 @@ class Twin:
     """The numbers of a figure as a table.
 
     :ivar names: how many leading columns are names and not numbers
-    :ivar omitted: rows left out, none of them with more than those shown
+    :ivar note: what was left out, if anything
     """
 
     head: tuple[str, ...]
     rows: list[tuple[str, ...]]
     names: int = 1
-    omitted: int = 0
+    note: str = ""
+
+
+def clipped(
+    head: Sequence[str], rows: list[tuple[str, ...]], names: int = 1, most: int = 200
+) -> Twin:
+    """:return: a table of at most ``most`` rows that says when there are more."""
+    left = len(rows) - most
+    note = f"{left:,} smaller rows are left out here; mmtrace compare --format csv has all."
+    return Twin(tuple(head), rows[:most], names, note if left > 0 else "")
 
 
 @dataclass(frozen=True)

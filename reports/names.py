@@ -99,11 +99,17 @@ def task_name(comm: str | None) -> str:
 
 
 def features(cpu: dict[str, Any]) -> str:
-    """:return: the CPU features of a replay in words: those that are on, then values."""
-    on = [name for name, value in cpu.items() if value is True]
-    values = [f"{k}={v}" for k, v in cpu.items() if not isinstance(v, bool) and v is not None]
-    off = [f"no {name}" for name, value in cpu.items() if value is False]
-    return " ".join([*on, *values]) + (f" ({', '.join(off)})" if off else "") if cpu else "unknown"
+    """:return: the CPU of a replay in words: profile, features on and off, other values."""
+    if not cpu:
+        return "unknown"
+    # The granule is the kernel's page size, which has its own line.
+    rest = {k: v for k, v in cpu.items() if k not in ("name", "granule") and v is not None}
+    on = [name for name, value in rest.items() if value is True]
+    off = [name for name, value in rest.items() if value is False]
+    values = [f"{name}={value}" for name, value in rest.items() if not isinstance(value, bool)]
+    words = " ".join([*on, *values]) or "no features"
+    missing = f"; off: {' '.join(off)}" if off else ""
+    return f"{cpu['name']}: {words}{missing}" if cpu.get("name") else words + missing
 
 
 def labels(replays: Sequence[Replay], given: Sequence[str] | None = None) -> tuple[str, ...]:

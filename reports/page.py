@@ -15,9 +15,12 @@ from reports.figures import Figure, Twin
 from reports.mail import inferred, short_titles
 from reports.redact import Redactor
 from reports.verdict import is_entry, noun
-from reports.verifytext import Verification, summary
+from reports.verifytext import EXACT, Verification, summary
 
 TILES: Final = ("tlbi", "dsb", "convert", "ptep_get")
+
+# Rows of the fidelity table; captures with many tasks have thousands.
+MOST_CHECKS: Final = 300
 
 METHOD: Final = (
     "mmtrace reads the operations on page tables that a capture recorded (faults, unmaps, zaps, "
@@ -170,19 +173,22 @@ def fidelity(verification: Verification | None, redactor: Redactor) -> dict[str,
     """:return: the panel that sets simulated against recorded counts; None when not given."""
     if verification is None:
         return None
-    table = redactor.frame(verification.table)
-    head = tuple(h for h in table.columns)
-    ordered = ["scope", "phase", "counter", "verdict", "simulated", "real"]
-    head = tuple(c for c in ordered if c in head)
+    order = ["scope", "phase", "counter", "verdict", "simulated", "real"]
+    # What differs comes first: it must not be among the rows that are left out.
+    table = redactor.frame(verification.table).select(order)
+    table = table.sort(pl.col("verdict") == EXACT, maintain_order=True)
     rows = [
         tuple(numbers.count(v) if isinstance(v, int) else str(v or "") for v in row)
-        for row in table.select(head).iter_rows()
+        for row in table.head(MOST_CHECKS).iter_rows()
     ]
+    left = table.height - len(rows)
+    note = f"{left:,} more rows are left out here; mmtrace verify prints all." if left else ""
     return {
         "passed": verification.passed,
         "summary": summary(verification),
         "truth": redactor.text(verification.truth),
-        "table": Twin(head, rows, names=4),
+        "notes": [redactor.text(n) for n in verification.notes],
+        "table": Twin(tuple(order), rows, 4, note),
     }
 
 

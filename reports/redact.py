@@ -77,7 +77,8 @@ class Redactor:
         text = _PATH.sub("(path)", text)
         # Longest first: "foo" must not eat the start of "foo-worker".
         for comm in sorted(self._comms, key=lambda c: (-len(c), c)):
-            text = re.sub(rf"(?<![\w-]){re.escape(comm)}(?![\w-])", self._comms[comm], text)
+            # A thread id may follow, "mmwork-123"; another word may not.
+            text = re.sub(rf"(?<![\w-]){re.escape(comm)}(?!\w|-\D)", self._comms[comm], text)
         return text
 
     def args(self, args: str | None) -> str:

@@ -23,6 +23,7 @@ from reports.figures import (
     Twin,
     blank,
     choices,
+    clipped,
     difference_cells,
     difference_head,
     hover,
@@ -195,4 +196,4 @@ def _twin(comparison: Comparison, found: Sequence[Moment], counters: Sequence[st
         (f"{m.at:.3f}", m.label, m.task or "-", *difference_cells(m.counts[counter])) for m in found
     ]
     head = ("ms", "what", "task", *[f"{counter} {h}" for h in difference_head(comparison.labels)])
-    return Twin(head, rows[:MOST_MARKS], 3, max(0, len(rows) - MOST_MARKS))
+    return clipped(head, rows, 3, MOST_MARKS)

@@ -15,15 +15,23 @@ EXPLAINED = "explained: "
 
 
 class Verification(Protocol):
-    """What :func:`replay.verify.verify` returns.
+    """What :func:`replay.verify.verify` returns."""
 
-    :ivar table: scope, phase, counter, simulated, real, verdict
-    :ivar truth: what the replay was compared with
-    """
+    @property
+    def table(self) -> pl.DataFrame:
+        """Scope, phase, counter, simulated, real, verdict."""
 
-    table: pl.DataFrame
-    passed: bool
-    truth: str
+    @property
+    def passed(self) -> bool:
+        """Whether nothing differs without a reason."""
+
+    @property
+    def truth(self) -> str:
+        """What the replay was compared with."""
+
+    @property
+    def notes(self) -> list[str]:
+        """What was left out and why."""
 
 
 def summary(verification: Verification) -> str:
@@ -57,7 +65,8 @@ def verify_text(verification: Verification, *, failures_only: bool = False) -> s
         table.row(*[row["scope"]] * many, row["phase"], row["counter"], *_cells(row))
     word = "PASS" if verification.passed else "FAIL"
     last = wrap(f"{word}: {summary(verification)}; against {verification.truth}.")
-    return to_ascii(join([table.lines(), last]))
+    notes = [line for note in verification.notes for line in wrap(note, "note: ")]
+    return to_ascii(join([table.lines(), notes, last]))
 
 
 def _cells(row: dict[str, object]) -> list[Cell]:

@@ -35,7 +35,15 @@ PROVENANCE: dict[str, Any] = {
     "mmtrace": "0.1.0",
     "probe_set": ["mmtrace:try_to_unmap_one", "contpte:contpte_convert"],
 }
-CPU = {"tlbi_range": True, "lpa2": True, "kpti": False, "bbm": 1, "repeat_tlbi": False}
+CPU = {
+    "name": "qemu-max",
+    "tlbi_range": True,
+    "lpa2": True,
+    "kpti": False,
+    "bbm": False,
+    "repeat_tlbi": False,
+    "granule": "4k",
+}
 
 MAIN = {"pid": 100, "tid": 100, "comm": "mmwork"}
 OTHER = {"pid": 7, "tid": 7, "comm": "lorem"}

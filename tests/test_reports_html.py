@@ -218,6 +218,7 @@ def test_pseudonyms_are_numbered_by_first_appearance() -> None:
     assert redactor.text("mmwork and mmworker in /tmp/x at 0xffff800080123456") == (
         "task-1 and mmworker in (path) at (kernel address)"
     )
+    assert redactor.text("mmwork-123 mmwork-x") == "task-1-123 mmwork-x"
     assert redactor.args(ARGS) == "start=(address), len_in=(address), behavior=21"
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import io
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import polars as pl
 import pytest
@@ -33,6 +33,7 @@ class Checked:
     table: pl.DataFrame
     passed: bool
     truth: str
+    notes: list[str] = field(default_factory=list)
 
 
 def checked(*verdicts: str, scope: str = "mmwork") -> Checked:
@@ -133,6 +134,9 @@ def test_verify_of_equals_passes() -> None:
     text = verify_text(checked("exact", "exact"))
     assert text.endswith("PASS: 2 of 2 counts equal; against linux-7.3/truth.json.\n")
     assert summary(checked("exact")) == "1 of 1 count equal"
+    noted = checked("exact")
+    noted.notes.append("not recorded here: contpte_convert")
+    assert "\nnote: not recorded here: contpte_convert\n" in verify_text(noted)
     assert "c0" not in verify_text(checked("exact", "differs"), failures_only=True)
 
 
