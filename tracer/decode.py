@@ -33,6 +33,7 @@ _UNSIGNED: dict[int, Any] = {1: np.uint8, 2: np.uint16, 4: np.uint32, 8: np.uint
 _SIGNED: dict[int, Any] = {1: np.int8, 2: np.int16, 4: np.int32, 8: np.int64}
 _LENGTH = re.compile(r"\[\s*(\d{1,6})\s*\]\s*$")
 _COMMON_IDENTITY = ("common_type", "common_pid")  # are the frame's name and its tid
+NO_CPU = 0xFFFFFFFF
 MAX_DENSE_ID = 1 << 20  # event ids above this are looked up by sorting
 # A column takes at most this many times its record's bytes; a format with
 # thousands of fields over the same bytes is refused beyond it.
@@ -180,13 +181,15 @@ def build_frames(
     big_endian: bool,
     seq: Any,
     extra: ExtraColumns | None = None,
+    order: Any = None,
 ) -> tuple[dict[str, pl.DataFrame], list[Diagnostic]]:
     """Decode records into one frame per event.
 
-    The rows must be in seq order. Columns are :data:`tracer.schema.EVENT_COLUMNS`,
-    the event's own fields, then its ``common_*`` fields other than type and pid,
-    then what ``extra`` gives. A field whose name is taken gets a trailing
-    underscore (``pid_``). A value that does not lie in its record is null.
+    The rows must be in seq order, or ``order`` must say what it is. Columns are
+    :data:`tracer.schema.EVENT_COLUMNS`, the event's own fields, then its
+    ``common_*`` fields other than type and pid, then what ``extra`` gives. A field
+    whose name is taken gets a trailing underscore (``pid_``). A value that does not
+    lie in its record is null.
 
     Records without a format go to ``unknown:<id>`` with their bytes in ``raw``.
 
@@ -201,8 +204,9 @@ def build_frames(
     :param comms: task names, or None when the container has none
     :param formats: event formats by id
     :param big_endian: byte order of the payloads
-    :param seq: uint64[n], ascending
+    :param seq: uint64[n], ascending (in ``order``)
     :param extra: gives more columns for the rows of one event
+    :param order: int64[n], row numbers in seq order; None when the rows are in it
     :return: frames by ``system:name`` in order of id, and diagnostics
     :raises ValueError: when a record does not lie in ``buf``
     """
@@ -225,7 +229,8 @@ def build_frames(
     names = pl.Series("comm", [None], dtype=pl.String) if comms is None else comms.names
     frames: dict[str, pl.DataFrame] = {}
     diagnostics: list[Diagnostic] = []
-    for ident, picked in _by_event(np.asarray(event_id)):
+    order = np.empty(0, np.int64) if order is None else np.ascontiguousarray(order, np.int64)
+    for ident, picked in _by_event(np.asarray(event_id), order):
         fmt = formats.get(ident)
         frame = _header_frame(rows, picked, codes, names)
         if fmt is None:
@@ -243,7 +248,7 @@ def build_frames(
             )
         else:
             key = fmt.key
-            columns = _payload_columns(rows, picked, fmt, diagnostics)
+            columns = payload_columns(rows, picked, fmt, diagnostics)
         if extra is not None:
             columns += extra(ident, picked)
         frame = frame.hstack(_unique_names(frame.columns, columns))
@@ -253,7 +258,7 @@ def build_frames(
     return frames, diagnostics
 
 
-def _by_event(event_id: NDArray[Any]) -> Iterable[tuple[int, U32]]:
+def _by_event(event_id: NDArray[Any], order: I64) -> Iterable[tuple[int, U32]]:
     """:return: (id, uint32 row numbers in order) of each id that occurs, ascending."""
     if not event_id.size:
         return
@@ -270,7 +275,7 @@ def _by_event(event_id: NDArray[Any]) -> Iterable[tuple[int, U32]]:
     kernels.count_slots(slot, counts)
     start = np.cumsum(counts) - counts
     rows = np.empty(int(counts.sum()), np.uint32)
-    kernels.group_rows(slot, start.copy(), rows)
+    kernels.group_rows(order, slot, start.copy(), rows)
     for g in np.flatnonzero(counts):
         yield (ids[g] if ids else int(g)), rows[start[g] : start[g] + counts[g]]
 
@@ -286,7 +291,7 @@ def _header_frame(rows: Rows, picked: U32, codes: U32, names: pl.Series) -> pl.D
         {
             "seq": wide[0],
             "ts": wide[1],
-            "cpu": narrow[0],
+            "cpu": known_cpu(narrow[0]),
             "pid": pl.repeat(None, n, dtype=pl.Int32, eager=True)
             if rows.pid is None
             else narrow[3].view(np.int32),
@@ -296,10 +301,22 @@ def _header_frame(rows: Rows, picked: U32, codes: U32, names: pl.Series) -> pl.D
     )
 
 
-def _payload_columns(
+def known_cpu(cpu: U32) -> pl.Series:
+    """:return: UInt32 column; 0xffffffff, which stands for no CPU, becomes null."""
+    column = pl.Series("cpu", cpu)
+    if not cpu.size or cpu.max() != NO_CPU:
+        return column
+    return column.set(column == NO_CPU, None)
+
+
+def payload_columns(
     rows: Rows, picked: U32, fmt: EventFormat, diagnostics: list[Diagnostic]
 ) -> list[pl.Series]:
-    """:return: the fields of one event: its own, then the remaining common ones."""
+    """Decode the fields of one event: its own, then the remaining common ones.
+
+    :param picked: uint32[n > 0], row numbers
+    :return: one column per field
+    """
     own = [f for f in fmt.fields if not f.name.startswith("common_")]
     own += [
         f for f in fmt.fields if f.name.startswith("common_") and f.name not in _COMMON_IDENTITY
@@ -449,17 +466,28 @@ def _bytes_column(
         start,
         length,
     )
-    code = np.empty(n, np.uint32)
+    return slices_series(name, rows.buf, start, length, text), int(bad)
+
+
+def slices_series(
+    name: str, buf: NDArray[np.uint8], start: I64, length: I64, text: bool = False
+) -> pl.Series:
+    """Cut byte strings out of a buffer, decoding each distinct one once.
+
+    :param start: int64[n], bytes that the caller has checked to lie in ``buf``
+    :param length: int64[n], their number, -1 for none
+    :return: String (UTF-8 with replacement) or Binary column
+    """
+    code = np.empty(start.size, np.uint32)
     values: list[str | bytes | None] = []
-    # Many dynamic fields may point at the same bytes: no more text than records.
-    room = MAX_WIDENING * int(rows.len[picked].sum()) + 4096
-    for row in kernels.intern_slices(rows.buf, start, length, code):
+    # Many fields may point at the same bytes: no more text than there are bytes.
+    room = MAX_WIDENING * buf.size + 4096
+    for row in kernels.intern_slices(buf, start, length, code):
         room -= int(length[row])
-        value = rows.buf[start[row] : start[row] + length[row]].tobytes() if room >= 0 else None
+        value = buf[start[row] : start[row] + length[row]].tobytes() if room >= 0 else None
         values.append(value.decode("utf-8", "replace") if text and value is not None else value)
     dtype = pl.String() if text else pl.Binary()
-    column = pl.Series(name, [*values, None], dtype=dtype).gather(pl.Series(code))
-    return column, int(bad)
+    return pl.Series(name, [*values, None], dtype=dtype).gather(pl.Series(code))
 
 
 def _list_column(rows: Rows, picked: U32, field: Field, count: int) -> tuple[pl.Series, int]:

@@ -22,8 +22,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from tracer.jit import kernel
 
 U0 = np.uint64(0)
 U1 = np.uint64(1)
@@ -40,8 +41,10 @@ U32 = np.uint64(32)
 U40 = np.uint64(40)
 U48 = np.uint64(48)
 U56 = np.uint64(56)
+U255 = np.uint64(255)
 LOW16 = np.uint64(0xFFFF)
 LOW32 = np.uint64(0xFFFFFFFF)
+LAST32 = np.uint32(0xFFFFFFFF)
 FNV_START = np.uint64(0x811C9DC5)
 FNV_PRIME = np.uint64(0x01000193)
 GOLDEN = np.uint64(0x9E3779B1)
@@ -53,7 +56,7 @@ PLACE_DATA_LOC = 2  # u32 at offset: low half offset from the record, high half 
 PLACE_REL_LOC = 3  # the same, counted from the end of the u32
 
 PROBES = 64  # slots looked at before a string counts as new: bounds crafted collisions
-BLOCK = 2048  # rows gathered field after field while their records are in the cache
+BLOCK = 512  # rows gathered field after field while their records are in the cache
 
 
 def as_bytes(data: Any) -> NDArray[np.uint8]:
@@ -64,7 +67,7 @@ def as_bytes(data: Any) -> NDArray[np.uint8]:
     return out
 
 
-@njit(cache=True, inline="always")
+@kernel
 def load16(buf: Any, at: Any, big: Any) -> Any:
     """:return: the u16 at byte ``at`` as uint64; the caller has checked the bounds."""
     a = np.uint64(buf[at])
@@ -74,7 +77,7 @@ def load16(buf: Any, at: Any, big: Any) -> Any:
     return a | (b << U8)
 
 
-@njit(cache=True, inline="always")
+@kernel
 def load32(buf: Any, at: Any, big: Any) -> Any:
     """:return: the u32 at byte ``at`` as uint64; the caller has checked the bounds."""
     a = np.uint64(buf[at])
@@ -86,7 +89,7 @@ def load32(buf: Any, at: Any, big: Any) -> Any:
     return a | (b << U8) | (c << U16) | (d << U24)
 
 
-@njit(cache=True, inline="always")
+@kernel
 def load64(buf: Any, at: Any, big: Any) -> Any:
     """:return: the u64 at byte ``at``; the caller has checked the bounds."""
     a = np.uint64(buf[at])
@@ -116,22 +119,25 @@ def load64(buf: Any, at: Any, big: Any) -> Any:
 # Column gathering
 
 
-@njit(cache=True)
-def group_rows(slot: Any, next_row: Any, rows: Any) -> None:
+@kernel
+def group_rows(order: Any, slot: Any, next_row: Any, rows: Any) -> None:
     """Stable counting sort of row numbers by slot.
 
+    :param order: int64[n], row numbers in the order they are wanted; empty for 0..n-1
     :param slot: int32[n], the group of each row; negative rows are left out
     :param next_row: int64[groups], where each group starts in ``rows``; advanced
     :param rows: uint32[sum of the groups], written
     """
-    for i in range(slot.shape[0]):
+    sorted_rows = order.shape[0] == 0
+    for k in range(slot.shape[0]):
+        i = k if sorted_rows else order[k]
         s = slot[i]
         if s >= 0:
             rows[next_row[s]] = i
             next_row[s] += 1
 
 
-@njit(cache=True)
+@kernel
 def count_slots(slot: Any, counts: Any) -> None:
     """Add the number of rows of each slot to ``counts`` (int64[groups])."""
     for i in range(slot.shape[0]):
@@ -140,7 +146,7 @@ def count_slots(slot: Any, counts: Any) -> None:
             counts[s] += 1
 
 
-@njit(cache=True)
+@kernel
 def gather_header(
     rows: Any,
     seq: Any,
@@ -172,7 +178,7 @@ def gather_header(
             out32[3, i] = np.uint32(pid[r])
 
 
-@njit(cache=True)
+@kernel
 def gather_integers(
     buf: Any,
     rec_off: Any,
@@ -205,33 +211,34 @@ def gather_integers(
     for lo in range(0, n, BLOCK):
         hi = min(lo + BLOCK, n)
         for f in range(offset.shape[0]):
-            off = offset[f]
-            width = size[f]
+            at = offset[f]
+            end = at + size[f]
             c = column[f]
-            for i in range(lo, hi):
-                r = rows[i]
-                value = U0
-                if off + width <= rec_len[r]:
-                    at = np.uint64(rec_off[r] + off)
-                    if width == 8:
-                        value = load64(buf, at, big)
-                    elif width == 4:
-                        value = load32(buf, at, big)
-                    elif width == 2:
-                        value = load16(buf, at, big)
-                    else:
-                        value = np.uint64(buf[at])
-                if width == 8:
-                    out64[c, i] = value
-                elif width == 4:
+            if size[f] == 8:
+                for i in range(lo, hi):
+                    r = rows[i]
+                    good = end <= rec_len[r]
+                    out64[c, i] = load64(buf, np.uint64(rec_off[r] + at), big) if good else U0
+            elif size[f] == 4:
+                for i in range(lo, hi):
+                    r = rows[i]
+                    good = end <= rec_len[r]
+                    value = load32(buf, np.uint64(rec_off[r] + at), big) if good else U0
                     out32[c, i] = np.uint32(value)
-                elif width == 2:
+            elif size[f] == 2:
+                for i in range(lo, hi):
+                    r = rows[i]
+                    good = end <= rec_len[r]
+                    value = load16(buf, np.uint64(rec_off[r] + at), big) if good else U0
                     out16[c, i] = np.uint16(value)
-                else:
-                    out8[c, i] = np.uint8(value)
+            else:
+                for i in range(lo, hi):
+                    r = rows[i]
+                    good = end <= rec_len[r]
+                    out8[c, i] = buf[np.uint64(rec_off[r] + at)] if good else 0
 
 
-@njit(cache=True)
+@kernel
 def locate_bytes(
     buf: Any,
     rec_off: Any,
@@ -290,7 +297,7 @@ def locate_bytes(
     return bad
 
 
-@njit(cache=True)
+@kernel
 def intern_slot(table: Any, h: Any, number: Any) -> None:
     """Enter string ``number`` of hash ``h``; left out where too many collide."""
     mask = table.shape[0] - 1
@@ -302,7 +309,7 @@ def intern_slot(table: Any, h: Any, number: Any) -> None:
         where = (where + 1) & mask
 
 
-@njit(cache=True)
+@kernel
 def intern_slices(buf: Any, start: Any, length: Any, code: Any) -> Any:
     """Number the distinct byte strings in order of first appearance.
 
@@ -373,7 +380,7 @@ def intern_slices(buf: Any, start: Any, length: Any, code: Any) -> Any:
     return reps[:found].copy()
 
 
-@njit(cache=True)
+@kernel
 def gather_runs(buf: Any, start: Any, offsets: Any, width: Any, big: Any, flat: Any) -> None:
     """Gather runs of words.
 
@@ -396,14 +403,14 @@ def gather_runs(buf: Any, start: Any, offsets: Any, width: Any, big: Any, flat: 
 # Task names
 
 
-@njit(cache=True, inline="always")
+@kernel
 def tid_hash(tid: Any, mask: Any) -> Any:
     """:return: int64 home slot of a thread id in a table of ``mask + 1`` slots."""
     h = ((np.uint64(tid) & LOW32) * GOLDEN) & LOW32
     return np.int64(h >> U7) & mask
 
 
-@njit(cache=True)
+@kernel
 def tid_table(tids: Any, keys: Any, values: Any) -> None:
     """Fill an open-addressing table.
 
@@ -420,7 +427,7 @@ def tid_table(tids: Any, keys: Any, values: Any) -> None:
         values[where] = i
 
 
-@njit(cache=True)
+@kernel
 def comm_asof(
     tid: Any,
     seq: Any,
@@ -464,3 +471,333 @@ def comm_asof(
             if lo > first[v]:
                 out = name[lo - 1]
         code[i] = out
+
+
+# perf.data
+
+# Columns of the layout table of read_records(): one row per attribute. Places are
+# bytes from the start of a SAMPLE, or back from the end of another record; 0 when
+# the field is not recorded.
+L_SLOT = 0  # frame number of its samples, or REFUSED
+L_HEAD = 1  # bytes of header and fixed fields
+L_ID = 2
+L_TID = 3
+L_TIME = 4
+L_CPU = 5
+L_READ_FORMAT = 6
+L_USER_REGS = 7  # registers in the mask
+L_INTR_REGS = 8
+L_HW_INDEX = 9  # 1 when the branch stack has it
+L_COUNTERS = 10  # 1 when the branch stack has them
+L_END_SIZE = 11  # bytes of the sample_id behind other records, 0 for none
+L_END_ID = 12
+L_END_TID = 13
+L_END_TIME = 14
+L_END_CPU = 15
+L_FIELDS = 16  # variable fields that are recorded
+L_FIELD = 17  # and their T_* numbers from here on, in disk order
+L_COLUMNS = 32
+
+# States of a record: frame number of a good sample, or one of these.
+NO_ID = -1  # sample whose id belongs to no attribute
+DAMAGED = -2  # sample whose fields do not lie in it
+REFUSED = -3  # sample of an attribute whose layout is not known
+BARE = -4  # record of perf itself, or too short for its sample_id
+WITH_ID = -16  # and below: WITH_ID - a, another record with the sample_id of attribute a
+
+# Positions in SAMPLE_TAIL of tracer.perfdata.format; the others are one word.
+T_READ = 0
+T_CALLCHAIN = 1
+T_RAW = 2
+T_BRANCH = 3
+T_REGS_USER = 4
+T_STACK = 5
+T_REGS_INTR = 9
+T_AUX = 14
+TAIL_FIELDS = 15
+
+
+@kernel
+def walk_records(buf: Any, start: Any, end: Any, big: Any, off: Any, kind: Any, counts: Any) -> Any:
+    """Hop from record to record; stop where a size is impossible.
+
+    See perf_session__process_event() and the blobs that TRACING_DATA and
+    AUXTRACE records put behind themselves in tools/perf/util/session.c.
+
+    :param start: byte of the first record
+    :param end: byte behind the last one, in ``buf``
+    :param off: int64[records], written; int64[0] to count only
+    :param kind: uint8[records], written: type, 255 for 255 and more
+    :param counts: int64[256], records of each kind are added
+    :return: (number of records, byte where the walk stopped: ``end`` when all is well)
+    """
+    n = 0
+    p = np.uint64(start)
+    limit = np.uint64(end)
+    while p + U8 <= limit:
+        size = load16(buf, p + U6, big)
+        if size < U8 or size > limit - p:
+            break
+        number = load32(buf, p, big)
+        blob = U0
+        if number == 66 and size >= 12:
+            blob = (load32(buf, p + U8, big) + U7) & ~U7
+        elif number == 71 and size >= 16:
+            blob = load64(buf, p + U8, big)
+        number = min(number, U255)
+        if n < off.shape[0]:
+            off[n] = p
+            kind[n] = number
+        counts[np.int64(number)] += 1
+        n += 1
+        p += size
+        if blob > limit - p:
+            break
+        p += blob
+    return n, np.int64(p)
+
+
+@kernel
+def find_id(keys: Any, values: Any, ident: Any) -> Any:
+    """:return: what :func:`id_table` holds for a u64 id, or -1."""
+    mask = keys.shape[0] - 1
+    h = (((ident ^ (ident >> U32)) & LOW32) * GOLDEN) & LOW32
+    where = np.int64(h >> U7) & mask
+    for _ in range(keys.shape[0]):
+        if values[where] < 0:
+            return -1
+        if keys[where] == ident:
+            return values[where]
+        where = (where + 1) & mask
+    return -1
+
+
+@kernel
+def id_table(ids: Any, owner: Any, keys: Any, values: Any) -> None:
+    """Fill an open-addressing table; the first owner of an id keeps it.
+
+    :param ids: uint64[m]
+    :param owner: int32[m], not negative
+    :param keys: uint64[power of two > m], written where ``values`` is not negative
+    :param values: int32[same], all -1
+    """
+    mask = keys.shape[0] - 1
+    for i in range(ids.shape[0]):
+        ident = ids[i]
+        h = (((ident ^ (ident >> U32)) & LOW32) * GOLDEN) & LOW32
+        where = np.int64(h >> U7) & mask
+        while values[where] >= 0 and keys[where] != ident:
+            where = (where + 1) & mask
+        if values[where] < 0:
+            keys[where] = ident
+            values[where] = owner[i]
+
+
+@kernel
+def read_size(buf: Any, p: Any, avail: Any, read_format: Any, big: Any) -> Any:
+    """:return: bytes of a PERF_SAMPLE_READ block at ``p``, or more than ``avail``."""
+    per_value = U1
+    if read_format & 4:
+        per_value += U1
+    if read_format & 16:
+        per_value += U1
+    times = U0
+    if read_format & 1:
+        times += U1
+    if read_format & 2:
+        times += U1
+    if not read_format & 8:
+        return (times + per_value) << U3
+    if avail < U8:
+        return avail + U1
+    nr = load64(buf, p, big)
+    if nr > avail:
+        return avail + U1
+    return (U1 + times + nr * per_value) << U3
+
+
+@kernel
+def counted_size(buf: Any, p: Any, avail: Any, fixed: Any, unit: Any, big: Any) -> Any:
+    """Size of a block that starts with a u64 count.
+
+    :param fixed: bytes between the count and the entries
+    :param unit: bytes of an entry
+    :return: bytes of the block, or more than ``avail``
+    """
+    if avail < U8:
+        return avail + U1
+    nr = load64(buf, p, big)
+    if nr > avail:
+        return avail + U1
+    return U8 + fixed + nr * unit
+
+
+@kernel
+def sample_tail(
+    buf: Any, head: Any, end: Any, layout: Any, a: Any, big: Any, start: Any, length: Any
+) -> Any:
+    """Step over the variable fields of a SAMPLE, in disk order.
+
+    See evsel__parse_sample() in tools/perf/util/evsel.c.
+
+    :param head: uint64, byte behind the fixed fields
+    :param end: uint64, byte behind the record
+    :param layout: int64[attributes, L_COLUMNS]; row ``a`` applies
+    :param start: int64[TAIL_FIELDS], written: byte where each field's content starts
+    :param length: int64[TAIL_FIELDS], written: its bytes, 0 when it is not recorded
+    :return: whether all fields lie in the record
+    """
+    start[:] = 0
+    length[:] = 0
+    p = head
+    for k in range(layout[a, L_FIELDS]):
+        field = layout[a, L_FIELD + k]
+        avail = end - p
+        skip = U8  # bytes of counts before the content
+        size = U8  # of counts and content
+        after = U0  # bytes behind the content
+        if field == T_RAW:
+            skip = U4
+            size = avail + U1 if avail < U4 else U4 + load32(buf, p, big)
+        elif field == T_CALLCHAIN:
+            size = counted_size(buf, p, avail, U0, U8, big)
+        elif field == T_READ:
+            skip = U0
+            size = read_size(buf, p, avail, layout[a, L_READ_FORMAT], big)
+        elif field == T_BRANCH:
+            skip += U8 * np.uint64(layout[a, L_HW_INDEX])
+            size = counted_size(buf, p, avail, skip - U8, U24, big)
+            if layout[a, L_COUNTERS] and size <= avail:
+                after = ((size - skip) // U24) << U3
+        elif field == T_REGS_USER:
+            if avail >= U8 and load64(buf, p, big) != U0:
+                size += U8 * np.uint64(layout[a, L_USER_REGS])
+        elif field == T_REGS_INTR:
+            if avail >= U8 and load64(buf, p, big) != U0:
+                size += U8 * np.uint64(layout[a, L_INTR_REGS])
+        elif field == T_STACK:
+            size = counted_size(buf, p, avail, U0, U1, big)
+            after = U8 if size > U8 else U0
+        elif field == T_AUX:
+            size = counted_size(buf, p, avail, U0, U1, big)
+        else:
+            skip = U0  # one word
+        if size > avail or after > avail - size:
+            return False
+        start[field] = np.int64(p + skip)
+        length[field] = np.int64(size - skip)
+        if field == T_STACK and after != U0:
+            # The last word says how many of the bytes the kernel filled.
+            length[field] = np.int64(min(size - skip, load64(buf, p + size, big)))
+        p += size + after
+    return True
+
+
+@kernel
+def read_records(
+    buf: Any,
+    off: Any,
+    kind: Any,
+    big: Any,
+    layout: Any,
+    by_id: Any,
+    keys: Any,
+    values: Any,
+    min_size: Any,
+    want: Any,
+    ts: Any,
+    cpu: Any,
+    pid: Any,
+    tid: Any,
+    state: Any,
+    start: Any,
+    length: Any,
+) -> None:
+    """Read time, task, CPU and frame of every record.
+
+    :param off: int64[n] from :func:`walk_records`; kind: uint8[n] alike
+    :param layout: int64[attributes > 0, L_COLUMNS]
+    :param by_id: find the attribute by id; otherwise the first one applies
+    :param keys: the table of :func:`id_table`; values alike
+    :param min_size: int64[64], smallest size of each kernel record
+    :param want: int64[TAIL_FIELDS], row of ``start`` a field goes to, or -1
+    :param ts: uint64[n], written, 0 where not recorded; cpu: uint32[n], pid and
+        tid: int32[n], -1 where not recorded
+    :param state: int32[n], written: frame number or one of the states above
+    :param start: int64[wanted, n], written: byte where each wanted field starts
+    :param length: int64[wanted, n], written: its bytes, 0 when there is none
+    """
+    tail_start = np.zeros(TAIL_FIELDS, np.int64)
+    tail_length = np.zeros(TAIL_FIELDS, np.int64)
+    for i in range(off.shape[0]):
+        p = np.uint64(off[i])
+        number = kind[i]
+        size = np.int64(load16(buf, p + U6, big))
+        sample = number == 9
+        what = BARE
+        a = 0
+        at_tid = 0
+        at_time = 0
+        at_cpu = 0
+        if sample:
+            if by_id:
+                place = layout[0, L_ID]
+                ident = load64(buf, p + np.uint64(place), big) if place + 8 <= size else U0
+                # Samples that perf makes up itself have id 0.
+                a = find_id(keys, values, ident) if ident != U0 else 0
+            what = NO_ID if a < 0 else layout[a, L_SLOT]
+            if what >= 0 and (
+                layout[a, L_HEAD] > size
+                or not sample_tail(
+                    buf,
+                    p + np.uint64(layout[a, L_HEAD]),
+                    p + np.uint64(size),
+                    layout,
+                    a,
+                    big,
+                    tail_start,
+                    tail_length,
+                )
+            ):
+                what = DAMAGED
+            if what >= 0:
+                at_tid = layout[a, L_TID]
+                at_time = layout[a, L_TIME]
+                at_cpu = layout[a, L_CPU]
+        elif number < 64:
+            body = min_size[number]
+            back = layout[0, L_END_ID]
+            if by_id and back and size >= body + back:
+                ident = load64(buf, p + np.uint64(size - back), big)
+                a = max(0, find_id(keys, values, ident)) if ident != U0 else 0
+            if size >= body + layout[a, L_END_SIZE]:
+                what = WITH_ID - a
+                at_tid = size - layout[a, L_END_TID] if layout[a, L_END_TID] else 0
+                at_time = size - layout[a, L_END_TIME] if layout[a, L_END_TIME] else 0
+                at_cpu = size - layout[a, L_END_CPU] if layout[a, L_END_CPU] else 0
+        state[i] = what
+        good = what >= 0
+        for f in range(TAIL_FIELDS):
+            w = want[f]
+            if w >= 0:
+                start[w, i] = tail_start[f] if good else 0
+                length[w, i] = tail_length[f] if good else 0
+        ts[i] = load64(buf, p + np.uint64(at_time), big) if at_time else U0
+        cpu[i] = np.uint32(load32(buf, p + np.uint64(at_cpu), big)) if at_cpu else LAST32
+        if at_tid:
+            pid[i] = np.int32(load32(buf, p + np.uint64(at_tid), big))
+            tid[i] = np.int32(load32(buf, p + np.uint64(at_tid) + U4, big))
+        else:
+            pid[i] = -1
+            tid[i] = -1
+
+
+@kernel
+def gather_u64(buf: Any, at: Any, big: Any, out: Any) -> None:
+    """Load one u64 per row.
+
+    :param at: int64[n], bytes that the caller has checked, or -1 for none
+    :param out: uint64[n], written; 0 where there is none
+    """
+    for i in range(at.shape[0]):
+        out[i] = load64(buf, np.uint64(at[i]), big) if at[i] >= 0 else U0
