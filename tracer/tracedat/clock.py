@@ -124,8 +124,9 @@ def _read_shift(cur: Cursor, out: Clock) -> None:
 
 
 def _words(cur: Cursor, n: int) -> U64:
-    raw = np.frombuffer(cur.take(8 * n, "time corrections"), ">u8" if cur.big_endian else "<u8")
-    out: U64 = raw.astype(np.uint64)
+    order = ">u8" if cur.big_endian else "<u8"
+    raw: U64 = np.frombuffer(cur.take(8 * n, "time corrections"), order)
+    out: U64 = np.array(raw, np.uint64)
     return out
 
 
@@ -133,7 +134,7 @@ def _shifted(ts: U64, shift: Shift, interpolate: bool) -> U64:
     """Move a guest's times to its host's clock; 64-bit arithmetic that wraps."""
     n = shift.time.size
     if n == 1:
-        return ts + shift.offset.view(np.uint64)[0]
+        return ts + np.uint64(int(shift.offset[0]) % (1 << 64))
     # The two corrections around each time, the outermost two beyond the ends.
     low = np.clip(np.searchsorted(shift.time, ts, side="right") - 1, 0, n - 2)
     high = low + 1

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -13,20 +12,18 @@ import polars as pl
 from tracer.decode import CommTable, Diagnostic, build_frames
 from tracer.eventformat import EventFormat
 from tracer.ringbuffer import Records
-from tracer.tracingdata import TracingData
 
 # What the idle task is called: saved_cmdlines leaves it out, perf says swapper.
 IDLE: Final = "swapper"
 UNKNOWN_COMM: Final = "<...>"
 
-_COMMON_PID = re.compile(rb"field:int common_pid;\s*offset:(\d{1,4});\s*size:4;")
 
-
-def tid_offset(meta: TracingData) -> int:
+def tid_offset(formats: Mapping[int, EventFormat]) -> int:
     """:return: offset of ``common_pid``; every event of a kernel has the same."""
-    for _, text in meta.texts.values():
-        if found := _COMMON_PID.search(text):
-            return int(found[1])
+    for fmt in formats.values():
+        found = fmt.field("common_pid")
+        if found and found.size == 4:
+            return found.offset
     return 4
 
 

@@ -48,7 +48,8 @@ def read(data: bytes, path: str, formats: Mapping[str, EventFormat] | None = Non
     clock = clock_of(contents)
     names = [b.name for b in contents.buffers]
     plan = Plan(data, contents, layout)
-    big_endian, tid_at = contents.meta.big_endian, frames.tid_offset(contents.meta)
+    sample = contents.meta.formats_of(list(contents.meta.texts)[:1])
+    big_endian, tid_at = contents.meta.big_endian, frames.tid_offset(sample)
     walk = Walk(plan.buf, layout, big_endian, tid_at, plan.locate, names)
     records = walk.read(
         plan.streams, None if clock.plain else (lambda ts, stream: clock.apply(ts, stream.cpu))
