@@ -27,6 +27,8 @@ _VM_FLAGS = (
     ("VM_SHARED", stream.VMF_SHARED),
     ("VM_LOCKED", stream.VMF_LOCKED),
     ("VM_UFFD_WP", stream.VMF_UFFD_WP),
+    ("VM_PFNMAP", stream.VMF_PFNMAP),
+    ("VM_MIXEDMAP", stream.VMF_PFNMAP),
 )
 _NO_ORDER = 255
 

@@ -24,7 +24,7 @@ class Phase:
     """How a phase shows in a capture.
 
     :ivar kind: ``call`` one system call, ``loop`` a run of them, ``faults`` the
-        stretch of user time before the next call
+        faults of a loop over the region that the next call takes
     :ivar third: value of the call's third argument, None for any
     :ivar and_first: operation that belongs to the phase although it comes after
         the call, with the reason
@@ -68,43 +68,71 @@ PHASES: Final[dict[str, Phase]] = {
 }  # fmt: skip
 
 
-def calls_of(ops: pl.DataFrame, calls: pl.DataFrame, tid: int) -> list[dict[str, object]]:
-    """System calls of a task, in order: seq of entry, seq of exit, name, third argument.
+END_OF_TIME: Final = 1 << 62
 
-    :param calls: tid, seq, syscall (null for an exit), syscall_a2
+
+@dataclass
+class Call:
+    """One system call of a task: seq of its entry and exit, arguments."""
+
+    name: str
+    first: int
+    last: int
+    args: tuple[int | None, ...]
+
+
+@dataclass(frozen=True)
+class Range:
+    """Where a phase is: events ``first`` to ``last``; only addresses in ``region``, if set."""
+
+    first: int
+    last: int
+    region: tuple[int, int] | None = None
+
+
+def calls_of(calls: pl.DataFrame, tid: int) -> list[Call]:
+    """System calls of a task, in order.
+
+    :param calls: tid, seq, syscall (null for an exit), a0, a1, a2
     """
-    out: list[dict[str, object]] = []
+    out: list[Call] = []
     for row in calls.filter(pl.col("tid") == tid).sort("seq").iter_rows(named=True):
         if row["syscall"] is not None:
-            out.append({"from": row["seq"], "to": None, "name": row["syscall"],
-                        "third": row["syscall_a2"]})  # fmt: skip
-        elif out and out[-1]["to"] is None:
-            out[-1]["to"] = row["seq"]
+            args = (row["a0"], row["a1"], row["a2"])
+            out.append(Call(row["syscall"], int(row["seq"]), END_OF_TIME, args))
+        elif out and out[-1].last == END_OF_TIME:
+            out[-1].last = int(row["seq"])
     return out
 
 
-def _matches(call: dict[str, object], phase: Phase) -> bool:
-    third = phase.third is None or call["third"] == phase.third
-    return call["name"] == phase.syscall and third
+def _matches(call: Call, phase: Phase) -> bool:
+    return call.name == phase.syscall and phase.third in (None, call.args[2])
 
 
-def match(names: list[str], calls: list[dict[str, object]]) -> dict[str, tuple[int, int]]:
-    """Sequence ranges of the phases, [first, last], found from the end.
+def _between(calls: list[Call], at: int) -> Range:
+    """The user time before call ``at``, and the region that call takes as (start, length)."""
+    first = calls[at - 1].last + 1 if 0 < at <= len(calls) else 0
+    if at >= len(calls):
+        return Range(first, END_OF_TIME)
+    start, length = calls[at].args[:2]
+    region = (start, start + length) if start is not None and length is not None else None
+    return Range(first, calls[at].first - 1, region)
+
+
+def match(names: list[str], calls: list[Call]) -> dict[str, Range]:
+    """Find the phases, from the end.
 
     :param names: phases in the order the workload went through them
-    :param calls: :func:`calls_of`
     :return: phase to range; phases that were not found are missing
     """
-    ranges: dict[str, tuple[int, int]] = {}
+    ranges: dict[str, Range] = {}
     at = len(calls)
     for name in reversed(names):
         phase = PHASES.get(name)
         if phase is None:
             continue
         if phase.kind == "faults":
-            begin = int(calls[at - 1]["to"] or 0) + 1 if 0 < at <= len(calls) else 0  # type: ignore[call-overload]
-            end = int(calls[at]["from"]) - 1 if at < len(calls) else 1 << 62  # type: ignore[call-overload]
-            ranges[name] = (begin, end)
+            ranges[name] = _between(calls, at)
             continue
         last = next((i for i in range(at - 1, -1, -1) if _matches(calls[i], phase)), None)
         if last is None:
@@ -112,6 +140,6 @@ def match(names: list[str], calls: list[dict[str, object]]) -> dict[str, tuple[i
         first = last
         while phase.kind == "loop" and first > 0 and _matches(calls[first - 1], phase):
             first -= 1
-        ranges[name] = (int(calls[first]["from"]), int(calls[last]["to"] or 1 << 62))  # type: ignore[call-overload]
+        ranges[name] = Range(calls[first].first, calls[last].last)
         at = first
     return ranges

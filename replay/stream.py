@@ -70,3 +70,4 @@ VMF_UFFD_WP = 32
 VMF_ANON = 64  # vma_is_anonymous()
 VMF_PROT_NONE = 128  # vm_page_prot gives no access
 VMF_KNOWN = 256
+VMF_PFNMAP = 512  # or VM_MIXEDMAP

@@ -15,7 +15,8 @@ from typing import Any, Final
 
 from tracer.errors import MmtraceError
 
-# Counter of a replay to the function names it goes by, first present wins.
+# Counter of a replay to the function names it goes by. try_to_unmap_flush() is not here:
+# whether try_to_unmap_flush_dirty() enters it or inlines it is the compiler's choice.
 FUNCTIONS: Final[dict[str, tuple[str, ...]]] = {
     "convert": ("contpte_convert",),
     "cp_get": ("contpte_ptep_get",),
@@ -37,7 +38,6 @@ FUNCTIONS: Final[dict[str, tuple[str, ...]]] = {
     "check_pte": ("check_pte",),
     "dsplit": ("deferred_split_folio",),
     "flush_tlb_batched_pending": ("flush_tlb_batched_pending",),
-    "try_to_unmap_flush": ("try_to_unmap_flush",),
     "__tlb_remove_folio_pages": ("__tlb_remove_folio_pages",),
     "tlb_next_batch": ("tlb_next_batch",),
 }

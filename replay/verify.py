@@ -24,6 +24,7 @@ from replay.policies import Policy
 from replay.result import Replay
 from tracer.enums import KernelEnums
 from tracer.errors import MmtraceError
+from tracer.vocabulary import SYSCALL_ENTER, SYSCALL_SYSTEM
 
 # Counter of the replay to the event that records it.
 WITNESSES: dict[str, str] = {
@@ -187,23 +188,28 @@ def _by_call(table: pl.DataFrame, comms: dict[int, str]) -> pl.DataFrame:
 
 
 def _system_calls(events: dict[str, pl.DataFrame]) -> pl.DataFrame:
-    """tid, seq, syscall (null at an exit), syscall_a2 of every system call event."""
+    """tid, seq, syscall (null at an exit) and a0 to a2 of every system call event."""
     parts = []
     for key, frame in sorted(events.items()):
         system, _, name = key.partition(":")
-        if system != "syscalls":
+        if system != SYSCALL_SYSTEM:
             continue
-        fields = [c for c in frame.columns[6:] if not c.startswith("__syscall")]
-        enter = name.startswith("sys_enter_")
-        third = pl.col(fields[2]).cast(pl.UInt64, wrap_numerical=True) if enter and len(
-            fields
-        ) > 2 else pl.lit(None, pl.UInt64)
-        call = name.removeprefix("sys_enter_") if enter else None
+        enter = name.startswith(SYSCALL_ENTER)
+        fields = [c for c in frame.columns[6:] if not c.startswith("__syscall")] if enter else []
+        arguments = [
+            (
+                pl.col(fields[i]).cast(pl.UInt64, wrap_numerical=True)
+                if i < len(fields) and frame.schema[fields[i]].is_integer()
+                else pl.lit(None, pl.UInt64)
+            ).alias(f"a{i}")
+            for i in range(3)
+        ]
+        call = name.removeprefix(SYSCALL_ENTER) if enter else None
         parts.append(
-            frame.select("tid", "seq", pl.lit(call, pl.String).alias("syscall"),
-                         third.alias("syscall_a2"))
-        )  # fmt: skip
-    schema = {"tid": pl.Int32, "seq": pl.UInt64, "syscall": pl.String, "syscall_a2": pl.UInt64}
+            frame.select("tid", "seq", pl.lit(call, pl.String).alias("syscall"), *arguments)
+        )
+    schema = {"tid": pl.Int32, "seq": pl.UInt64, "syscall": pl.String, "a0": pl.UInt64,
+              "a1": pl.UInt64, "a2": pl.UInt64}  # fmt: skip
     return pl.concat(parts).sort("seq") if parts else pl.DataFrame(schema=schema)
 
 
@@ -275,27 +281,24 @@ def _main_task(ops: pl.DataFrame) -> int:
     return int(tasks["tid"][0])
 
 
-def _phase_marks(
+def _label_phases(
     ops: pl.DataFrame, calls: pl.DataFrame, tid: int, names: list[str]
 ) -> tuple[pl.DataFrame, list[str]]:
-    """Marks of the phases found, and the names of those not found."""
-    ranges = phase_table.match(names, phase_table.calls_of(ops, calls, tid))
-    own = ops.filter(pl.col("tid") == tid)
-    rows: list[tuple[int, int, str | None]] = [(tid, 0, None)]
-    for name in names:
-        if name not in ranges:
-            continue
-        first, last = ranges[name]
+    """Operations with their ``phase``, and the names of phases that were not found."""
+    ranges = phase_table.match(names, phase_table.calls_of(calls, tid))
+    own = pl.col("tid") == tid
+    phase = pl.lit(None, pl.String)
+    for name, where in ranges.items():
+        inside = own & pl.col("seq").is_between(where.first, where.last)
+        if where.region is not None:
+            inside &= (pl.col("va") >= where.region[0]) & (pl.col("va") < where.region[1])
         extra = phase_table.PHASES[name].and_first
         if extra is not None:
-            after = own.filter((pl.col("seq") > last) & (pl.col("op") == extra[0]))["seq"]
-            last = int(after[0]) if len(after) else last
-        rows += [(tid, first, name), (tid, last + 1, None)]
-    # A later phase may begin right where one ends: its mark has to win.
-    marks = _marks(rows).sort("seq", maintain_order=True).unique(
-        ["tid", "seq"], keep="last", maintain_order=True
-    )
-    return marks, [n for n in names if n not in ranges]
+            after = ops.filter(own & (pl.col("seq") > where.last) & (pl.col("op") == extra[0]))
+            if after.height:
+                inside |= pl.col("seq") == after["seq"][0]
+        phase = pl.when(inside).then(pl.lit(name)).otherwise(phase)
+    return ops.with_columns(phase.alias("phase")), [n for n in names if n not in ranges]
 
 
 def _verdict(counter: str, simulated: int, row: truth_file.TruthRow) -> tuple[int, str] | None:
@@ -325,8 +328,8 @@ def against_truth(
     """
     calls = _system_calls(events)
     names = [row.phase for row in rows]
-    marks, lost = _phase_marks(ops, calls, _main_task(ops), names)
-    replay = replay_stream(lower(_label(ops, marks), enums), policy, cpu, granule)
+    labelled, lost = _label_phases(ops, calls, _main_task(ops), names)
+    replay = replay_stream(lower(labelled, enums), policy, cpu, granule)
     wanted = [*truth_file.INSTRUCTIONS, "dsb", *truth_file.FUNCTIONS]
     table = []
     by_phase = {

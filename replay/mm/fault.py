@@ -116,6 +116,15 @@ def map_new_anon(
 
 
 @kernel
+def _wp_fault(st: State, i: int) -> int:
+    """handle_pte_fault() and the entry of do_wp_page(), which looks for uffd-wp."""
+    ptep_get_lockless(st, i)
+    st.c[PTL] += 1
+    ptep_get(st, i)
+    return ptep_get(st, i)
+
+
+@kernel
 def wp_page_copy(
     st: State, mm: int, va: int, pfn: int, order: int, vm_flags: int
 ) -> None:
@@ -123,9 +132,9 @@ def wp_page_copy(
     folio_new(st, pfn, order, INFO_ANON | INFO_SWAPBACKED | INFO_LIVE)
     table = pte_alloc(st, mm, va)
     i = index_of(st, table, va)
-    ptep_get_lockless(st, i)
-    st.c[PTL] += 2
-    ptep_get(st, i)
+    _wp_fault(st, i)
+    # wp_page_copy() takes the lock again and compares.
+    st.c[PTL] += 1
     ptep_get(st, i)
     old = ptep_clear_flush(st, i, va)
     folio_add_new_anon_rmap(st, pfn, 1, 1)
@@ -145,9 +154,7 @@ def wp_page_reuse(st: State, mm: int, va: int, vm_flags: int) -> None:
     """The page is ours: make the entry writable in place."""
     table = pte_alloc(st, mm, va)
     i = index_of(st, table, va)
-    ptep_get_lockless(st, i)
-    st.c[PTL] += 1
-    pte = ptep_get(st, i)
+    pte = _wp_fault(st, i)
     if not pte_present(pte) or pte & SPECIAL:
         return
     pfn = pte_pfn(pte)

@@ -70,7 +70,7 @@ from replay.state import (
     PTRS_PER_PTE,
     State,
 )
-from replay.stream import VMF_SHARED, VMF_UFFD_WP
+from replay.stream import VMF_PFNMAP, VMF_SHARED, VMF_UFFD_WP
 from tracer.jit import kernel
 
 LD = INDEX["ld"]
@@ -333,10 +333,38 @@ def _copy_present(
 
 
 @kernel
+def _vma_needs_copy(st: State, mm: int, va: int, end: int, vm_flags: int) -> bool:
+    """Page cache mappings are faulted in again; only a VMA with an anon_vma is copied.
+
+    An anon_vma shows as an anon page, a swap entry or a migration entry.
+    """
+    if vm_flags & (VMF_UFFD_WP | VMF_PFNMAP):
+        return True
+    if vm_flags & VMF_SHARED:
+        return False
+    while va < end:
+        stop = pmd_addr_end(st, va, end)
+        table = table_of(st, mm, va)
+        if table >= 0:
+            first = index_of(st, table, va)
+            for i in range(first, first + ((stop - va) >> st.s[PAGE_SHIFT])):
+                pte = st.pte[i]
+                if pte_present(pte) and not pte & SPECIAL:
+                    if st.info[folio_head(st, pte_pfn(pte))] & INFO_ANON:
+                        return True
+                elif pte != 0 and not pte_present(pte):
+                    return True
+        va = stop
+    return False
+
+
+@kernel
 def copy_page_range(
     st: State, src_mm: int, dst_mm: int, va: int, end: int, vm_flags: int
 ) -> None:
     """copy_page_range(): one VMA of the parent into the child."""
+    if not _vma_needs_copy(st, src_mm, va, end, vm_flags):
+        return
     while va < end:
         stop = pmd_addr_end(st, va, end)
         table = table_of(st, src_mm, va)

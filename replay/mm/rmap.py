@@ -49,7 +49,7 @@ from replay.state import (
     GA_MM,
     INFO_AE,
     INFO_ANON,
-    INFO_HWPOISON,
+    INFO_SHMEM,
     INFO_SWAPBACKED,
     MM_FLUSHED,
     MM_PENDING,
@@ -293,7 +293,22 @@ def try_to_unmap_one(
         if nr == nr_folio and _exits_early(st):
             walk_done(st)
             break
+    if done and flags & TTU_BATCH_FLUSH and info & INFO_SHMEM:
+        _write_shmem(st, head, nr_folio)
     return done
+
+
+@kernel
+def _write_shmem(st: State, head: int, nr: int) -> None:
+    """shmem_writeout() of a folio nobody maps any more takes swap counts: folio_dup_swap()."""
+    if not st.s[F_SWAP_TABLE]:
+        return
+    for pfn in range(head, head + nr):
+        if st.mapcount[pfn]:
+            return
+    st.c[SWP_OP] += 1
+    st.c[DUP_SWAP] += 1
+    st.c[SWP_LOCK] += 1
 
 
 @kernel
