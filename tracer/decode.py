@@ -221,9 +221,7 @@ def build_frames(
         np.ascontiguousarray(seq, np.uint64),
         big_endian,
     )
-    if rows.off.size and (
-        rows.off.min() < 0 or rows.len.min() < 0 or int((rows.off + rows.len).max()) > rows.buf.size
-    ):
+    if not kernels.check_rows(rows.off, rows.len, rows.buf.size):
         raise ValueError("a record lies outside the buffer")
     codes = np.zeros(rows.off.size, np.uint32) if comms is None else comms.codes(rows.tid, rows.seq)
     names = pl.Series("comm", [None], dtype=pl.String) if comms is None else comms.names
@@ -241,7 +239,7 @@ def build_frames(
                     "no-format",
                     "warning",
                     int(rows.off[picked[0]]),
-                    int(rows.len[picked].sum()),
+                    int(kernels.length_range(rows.len, picked)[2]),
                     f"{picked.size} records of event id {ident} have no event format; "
                     f"their bytes are kept in {key}.",
                 )
@@ -321,8 +319,8 @@ def payload_columns(
     own += [
         f for f in fmt.fields if f.name.startswith("common_") and f.name not in _COMMON_IDENTITY
     ]
-    longest = int(rows.len[picked].max())
-    fields, refused = _affordable(own, longest)
+    shortest, longest, _ = kernels.length_range(rows.len, picked)
+    fields, refused = _affordable(own, int(longest))
     if refused:
         diagnostics.append(
             Diagnostic(
@@ -335,7 +333,6 @@ def payload_columns(
             )
         )
     integers = _integer_columns(rows, picked, [f for f in fields if f.is_integer])
-    shortest = int(rows.len[picked].min())
     columns: list[pl.Series] = []
     short = 0
     for field in fields:

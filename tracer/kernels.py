@@ -44,6 +44,7 @@ U56 = np.uint64(56)
 U255 = np.uint64(255)
 LOW16 = np.uint64(0xFFFF)
 LOW32 = np.uint64(0xFFFFFFFF)
+LAST64 = np.uint64(0xFFFFFFFFFFFFFFFF)
 LAST32 = np.uint32(0xFFFFFFFF)
 FNV_START = np.uint64(0x811C9DC5)
 FNV_PRIME = np.uint64(0x01000193)
@@ -144,6 +145,29 @@ def count_slots(slot: Any, counts: Any) -> None:
         s = slot[i]
         if s >= 0:
             counts[s] += 1
+
+
+@kernel
+def check_rows(rec_off: Any, rec_len: Any, size: Any) -> bool:
+    """:return: whether every record lies in a buffer of ``size`` bytes."""
+    for i in range(rec_off.shape[0]):
+        if rec_off[i] < 0 or rec_len[i] < 0 or rec_off[i] > size - rec_len[i]:
+            return False
+    return True
+
+
+@kernel
+def length_range(rec_len: Any, rows: Any) -> Any:
+    """:return: (least, most, sum) of the lengths of some rows; rows: uint32[n > 0]."""
+    least = rec_len[rows[0]]
+    most = least
+    total = 0
+    for i in range(rows.shape[0]):
+        n = rec_len[rows[i]]
+        least = min(least, n)
+        most = max(most, n)
+        total += n
+    return least, most, total
 
 
 @kernel
@@ -634,7 +658,16 @@ def counted_size(buf: Any, p: Any, avail: Any, fixed: Any, unit: Any, big: Any) 
 
 @kernel
 def sample_tail(
-    buf: Any, head: Any, end: Any, layout: Any, a: Any, big: Any, start: Any, length: Any
+    buf: Any,
+    head: Any,
+    end: Any,
+    layout: Any,
+    a: Any,
+    big: Any,
+    want: Any,
+    i: Any,
+    start: Any,
+    length: Any,
 ) -> Any:
     """Step over the variable fields of a SAMPLE, in disk order.
 
@@ -643,12 +676,11 @@ def sample_tail(
     :param head: uint64, byte behind the fixed fields
     :param end: uint64, byte behind the record
     :param layout: int64[attributes, L_COLUMNS]; row ``a`` applies
-    :param start: int64[TAIL_FIELDS], written: byte where each field's content starts
-    :param length: int64[TAIL_FIELDS], written: its bytes, 0 when it is not recorded
+    :param want: int64[TAIL_FIELDS], row of ``start`` a field goes to, or -1
+    :param start: int64[wanted, n], column ``i`` written: where each field's content starts
+    :param length: int64[wanted, n], column ``i`` written: its bytes
     :return: whether all fields lie in the record
     """
-    start[:] = 0
-    length[:] = 0
     p = head
     for k in range(layout[a, L_FIELDS]):
         field = layout[a, L_FIELD + k]
@@ -656,6 +688,7 @@ def sample_tail(
         skip = U8  # bytes of counts before the content
         size = U8  # of counts and content
         after = U0  # bytes behind the content
+        used = LAST64  # bytes of the content that count
         if field == T_RAW:
             skip = U4
             size = avail + U1 if avail < U4 else U4 + load32(buf, p, big)
@@ -677,18 +710,20 @@ def sample_tail(
                 size += U8 * np.uint64(layout[a, L_INTR_REGS])
         elif field == T_STACK:
             size = counted_size(buf, p, avail, U0, U1, big)
+            # Behind the bytes, if any: how many of them the kernel filled.
             after = U8 if size > U8 else U0
+            if after != U0 and size <= avail and after <= avail - size:
+                used = load64(buf, p + size, big)
         elif field == T_AUX:
             size = counted_size(buf, p, avail, U0, U1, big)
         else:
             skip = U0  # one word
         if size > avail or after > avail - size:
             return False
-        start[field] = np.int64(p + skip)
-        length[field] = np.int64(size - skip)
-        if field == T_STACK and after != U0:
-            # The last word says how many of the bytes the kernel filled.
-            length[field] = np.int64(min(size - skip, load64(buf, p + size, big)))
+        w = want[field]
+        if w >= 0:
+            start[w, i] = np.int64(p + skip)
+            length[w, i] = np.int64(min(size - skip, used))
         p += size + after
     return True
 
@@ -727,9 +762,11 @@ def read_records(
     :param start: int64[wanted, n], written: byte where each wanted field starts
     :param length: int64[wanted, n], written: its bytes, 0 when there is none
     """
-    tail_start = np.zeros(TAIL_FIELDS, np.int64)
-    tail_length = np.zeros(TAIL_FIELDS, np.int64)
+    wanted = start.shape[0]
     for i in range(off.shape[0]):
+        for w in range(wanted):
+            start[w, i] = 0
+            length[w, i] = 0
         p = np.uint64(off[i])
         number = kind[i]
         size = np.int64(load16(buf, p + U6, big))
@@ -755,11 +792,16 @@ def read_records(
                     layout,
                     a,
                     big,
-                    tail_start,
-                    tail_length,
+                    want,
+                    i,
+                    start,
+                    length,
                 )
             ):
                 what = DAMAGED
+                for w in range(wanted):
+                    start[w, i] = 0
+                    length[w, i] = 0
             if what >= 0:
                 at_tid = layout[a, L_TID]
                 at_time = layout[a, L_TIME]
@@ -776,12 +818,6 @@ def read_records(
                 at_time = size - layout[a, L_END_TIME] if layout[a, L_END_TIME] else 0
                 at_cpu = size - layout[a, L_END_CPU] if layout[a, L_END_CPU] else 0
         state[i] = what
-        good = what >= 0
-        for f in range(TAIL_FIELDS):
-            w = want[f]
-            if w >= 0:
-                start[w, i] = tail_start[f] if good else 0
-                length[w, i] = tail_length[f] if good else 0
         ts[i] = load64(buf, p + np.uint64(at_time), big) if at_time else U0
         cpu[i] = np.uint32(load32(buf, p + np.uint64(at_cpu), big)) if at_cpu else LAST32
         if at_tid:

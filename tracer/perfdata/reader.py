@@ -100,13 +100,7 @@ def _decode(meta: Metadata, stream: Stream, borrowed: Mapping[str, EventFormat])
     pmus = meta.features.values.get("pmu_mappings", {})
     plan = make_plan(meta.attrs, own, borrowed, pmus, meta.diagnostics)
     rows, state, samples, order = _scan(meta, stream, plan)
-    body = Rows(
-        rows.buf,
-        rows.off,
-        records.body_lengths(rows, state, plan),
-        *(rows.ts, rows.cpu, rows.pid, rows.tid, rows.seq, rows.big_endian),
-    )
-    tables = records.side_tables(body, stream.kind, state, plan, order, meta.diagnostics)
+    tables = records.side_tables(rows, stream.kind, state, plan, meta.diagnostics)
     frames, found = decode.build_frames(
         rows.buf,
         samples.start[0],
@@ -200,19 +194,19 @@ def _note_samples(
     :return: (source, event, number) for the loss table
     """
     out: list[tuple[str, str | None, int]] = []
+    left_out = np.flatnonzero((state < 0) & (state > kernels.BARE))
     for code, value, what in (
         ("unknown-id", kernels.NO_ID, "belong to no event of the capture"),
         ("bad-sample", kernels.DAMAGED, "have fields that do not lie in them"),
         ("refused-sample", kernels.REFUSED, "are laid out in a way that is not known"),
     ):
-        if state.size and (state.min() < 0):
-            bad = np.flatnonzero((state == value) & (stream.kind == layout.SAMPLE))
-            if bad.size:
-                name, offset = stream.where(int(stream.off[bad[0]]))
-                of = f" of {name}" if name else ""
-                message = f"{bad.size} samples {what}; the first is at byte {offset}{of}."
-                meta.note(code, "loss", offset, None, message)
-                out.append((code, None, int(bad.size)))
+        bad = left_out[state[left_out] == value]
+        if bad.size:
+            name, offset = stream.where(int(stream.off[bad[0]]))
+            of = f" of {name}" if name else ""
+            message = f"{bad.size} samples {what}; the first is at byte {offset}{of}."
+            meta.note(code, "loss", offset, None, message)
+            out.append((code, None, int(bad.size)))
     damage = ("truncated-data", "bad-record-size", "bad-compression", "compression-limit")
     out += [(d.code, None, 0) for d in meta.diagnostics if d.code in damage]
     return out

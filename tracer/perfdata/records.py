@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any, Final
 
 import numpy as np
@@ -49,44 +50,64 @@ def side_tables(
     kind: NDArray[np.uint8],
     state: NDArray[np.int32],
     plan: Plan,
-    order: NDArray[np.int64],
     diagnostics: list[Diagnostic],
 ) -> dict[str, pl.DataFrame]:
     """Decode all records that are no samples and not perf's own bookkeeping.
 
-    :param rows: all records of the stream; ``len`` as :func:`body_lengths` has it
+    :param rows: all records of the stream; ``len`` is not used
     :param kind: uint8[n], record types
     :param state: int32[n] from :func:`tracer.kernels.read_records`
-    :param order: int64[n], row numbers in seq order
     :return: by table name, in seq order; types that are not known are in ``unknown``
     """
-    side = order[(kind[order] < layout.USER_TYPE_START) & (kind[order] != layout.SAMPLE)]
+    side = np.flatnonzero(kind != layout.SAMPLE)
+    side = side[np.argsort(rows.seq[side])]
+    rows, kind = _some(rows, side, state, plan), kind[side]
+    state = state[side]
     tables: dict[str, list[pl.DataFrame]] = {}
-    misc = _u16_at(rows, side, 4)
+    misc = _u16_at(rows, 4)
     for record in layout.SIDE_RECORDS:
-        chosen = (kind[side] == record.type) & (misc & record.mask == record.misc)
-        picked = side[chosen].astype(np.uint32)
+        chosen = (kind == record.type) & (misc & record.mask == record.misc)
+        picked = np.flatnonzero(chosen).astype(np.uint32)
         if picked.size:
             frame = _table(rows, picked, record, state, plan, diagnostics)
             tables.setdefault(record.table, []).append(frame)
-    known = np.array([r.type for r in layout.SIDE_RECORDS] + [8, layout.SAMPLE], np.uint8)
-    others = order[~np.isin(kind[order], known) & ~np.isin(kind[order], _USER_TYPES)]
+    others = np.flatnonzero(~np.isin(kind, _KNOWN)).astype(np.uint32)
     if others.size:
-        tables["unknown"] = [_unknown(rows, others.astype(np.uint32))]
+        tables["unknown"] = [_unknown(rows, others)]
     return {
         name: frames[0] if len(frames) == 1 else _merged(frames) for name, frames in tables.items()
     }
 
 
-_USER_TYPES: Final = np.array([t for t in layout.RECORDS if t >= layout.USER_TYPE_START], np.uint8)
+_KNOWN: Final = np.array(list(layout.RECORDS), np.uint8)
+
+
+def _some(rows: Rows, side: NDArray[np.int64], state: NDArray[np.int32], plan: Plan) -> Rows:
+    """:return: the chosen rows, with the bytes of each record but its sample_id as length."""
+    out = Rows(
+        rows.buf,
+        rows.off[side],
+        np.empty(0, np.int64),
+        rows.ts[side],
+        rows.cpu[side],
+        None if rows.pid is None else rows.pid[side],
+        rows.tid[side],
+        rows.seq[side],
+        rows.big_endian,
+    )
+    size = _u16_at(out, 6)
+    has_id = state[side] <= kernels.WITH_ID
+    size[has_id] -= plan.table[kernels.WITH_ID - state[side][has_id], kernels.L_END_SIZE]
+    return replace(out, len=size)
 
 
 def _merged(frames: list[pl.DataFrame]) -> pl.DataFrame:
     return pl.concat(frames, how="diagonal").sort("seq")
 
 
-def _u16_at(rows: Rows, picked: NDArray[np.int64], at: int) -> NDArray[np.int64]:
-    place = rows.off[picked] + at
+def _u16_at(rows: Rows, at: int) -> NDArray[np.int64]:
+    """:return: int64[n], the u16 at byte ``at`` of each record's header."""
+    place = rows.off + at
     low, high = rows.buf[place].astype(np.int64), rows.buf[place + 1].astype(np.int64)
     return low << 8 | high if rows.big_endian else high << 8 | low
 
@@ -145,16 +166,6 @@ def _unknown(rows: Rows, picked: NDArray[np.uint32]) -> pl.DataFrame:
     return pl.DataFrame(
         [pl.Series("seq", rows.seq[picked]), pl.Series("ts", rows.ts[picked]), *columns]
     )
-
-
-def body_lengths(rows: Rows, state: NDArray[np.int32], plan: Plan) -> NDArray[np.int64]:
-    """:return: int64[n], bytes of each record without the sample_id at its end."""
-    every = np.arange(rows.off.size)
-    size = _u16_at(rows, every, 6)
-    ends = plan.table[:, kernels.L_END_SIZE]
-    has_id = state <= kernels.WITH_ID
-    size[has_id] -= ends[kernels.WITH_ID - state[has_id]]
-    return size
 
 
 def comm_table(tables: dict[str, pl.DataFrame]) -> CommTable:

@@ -202,8 +202,9 @@ class Expander:
                     "loss",
                     last,
                     len(self.carry),
-                    f"The compressed data{self._of()} ends inside a record, whose {len(self.carry)} "
-                    "bytes cannot be used; how many records should follow is not known.",
+                    f"The compressed data{self._of()} ends inside a record; its "
+                    f"{len(self.carry)} bytes cannot be used, and how many records should "
+                    "follow is not known.",
                 )
             )
 
