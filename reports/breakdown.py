@@ -40,23 +40,23 @@ Shares = dict[str, dict[int, tuple[int, int]]]
 
 
 def shares(replay: Replay, by: str, redactor: Redactor) -> Shares:
-    """What each kind of row worked on.
+    """What each kind of row worked on, operations on folios only.
 
     :return: label to folio order to (pages, operations), most pages first
     """
     columns = {"op": ["op"], "task": ["comm"], "syscall": ["syscall", "asked"]}[by]
     frame = (
-        replay.rows.with_columns(names.asked())
+        replay.rows.filter(pl.col("order") != names.NO_ORDER)
+        .with_columns(names.asked())
         .group_by(*columns, "order", maintain_order=True)
         .agg(pl.col("nr_pages", "nr_ops").sum())
         .sort("nr_pages", descending=True, maintain_order=True)
     )
     out: Shares = {}
     for row in frame.iter_rows(named=True):
-        order = names.NO_ORDER if row["order"] is None else row["order"]
         orders = out.setdefault(_label(row, by, redactor), {})
-        pages, ops = orders.get(order, (0, 0))
-        orders[order] = (pages + row["nr_pages"], ops + row["nr_ops"])
+        pages, ops = orders.get(row["order"], (0, 0))
+        orders[row["order"]] = (pages + row["nr_pages"], ops + row["nr_ops"])
     return dict(sorted(out.items(), key=lambda kv: -sum(p for p, _ in kv[1].values())))
 
 
@@ -90,7 +90,6 @@ def shares_figure(replay: Replay, by: str, redactor: Redactor) -> Figure:
             marker={
                 "color": palette.order(order),
                 "line": {"color": palette.AXIS, "width": 1},
-                "pattern": {"shape": "/" if order == names.NO_ORDER else "", "solidity": 0.2},
             },
             customdata=[[numbers.count(p), numbers.count(n)] for p, n in counts],
             hovertemplate=hover(
@@ -104,9 +103,10 @@ def shares_figure(replay: Replay, by: str, redactor: Redactor) -> Figure:
     return Figure(
         f"{by}-shares",
         f"Folio orders by {noun}",
-        f"Each bar is one {noun}, its whole length all pages it worked on. The segments say how "
-        "large the folios were: only segments of order 1 and above can be batched, so a bar that "
-        "is mostly order 0 is work that batching cannot help. Most pages first.",
+        f"Each bar is one {noun}, its whole length the pages of all folios it worked on. The "
+        "segments say how large the folios were: only segments of order 1 and above can be "
+        "batched, so a bar that is mostly order 0 is work that batching cannot help. Most pages "
+        "first; operations on a range of addresses have no folio and are not here.",
         {"": spec(figure)},
         _shares_twin(found, noun, page),
         height,

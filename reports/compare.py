@@ -145,11 +145,12 @@ def _label(key: object, by: str, base: Replay) -> str:
 def _group(replay: Replay, by: str, redactor: Redactor) -> dict[object, tuple[int, ...]]:
     """:return: key to sums in the order of :data:`VALUES`, in order of appearance."""
     sums = [pl.col(v).sum() for v in VALUES]
+    rows = names.folio_pages(replay.rows)
     if by == "total":
-        return {"total": replay.rows.select(sums).row(0)}
+        return {"total": rows.select(sums).row(0)}
     columns = {"op": ["op"], "order": ["order"], "task": ["comm"], "syscall": ["syscall", "asked"]}
     frame = (
-        replay.rows.with_columns(names.asked())
+        rows.with_columns(names.asked())
         .group_by(columns[by], maintain_order=True)
         .agg(pl.col("seq").min(), *sums)
         .sort("seq")

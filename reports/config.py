@@ -96,7 +96,8 @@ def _kernel(replay: Replay) -> str:
 def workload(replay: Replay, redactor: Redactor) -> str:
     """:return: the task with most pages worked on, its share, and the totals."""
     tasks = (
-        replay.rows.group_by("comm", maintain_order=True)
+        names.folio_pages(replay.rows)
+        .group_by("comm", maintain_order=True)
         .agg(pl.col("nr_pages", "nr_ops").sum(), pl.col("seq").min())
         .sort(["nr_pages", "nr_ops", "seq"], descending=[True, True, False])
     )

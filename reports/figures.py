@@ -279,7 +279,14 @@ def origin_figure(by_op: Comparison) -> Figure | None:
             name=row.label,
             marker={
                 "color": palette.PARTS[i],
-                "pattern": {"shape": palette.PATTERNS[i], "solidity": 0.25},
+                "pattern": {
+                    "shape": palette.PATTERNS[i],
+                    "fillmode": "overlay",
+                    "fgcolor": palette.PAPER,
+                    "fgopacity": 1,
+                    "solidity": 0.2,
+                    "size": 7,
+                },
                 "line": {"color": palette.PAPER, "width": 1},
             },
             customdata=[numbers.delta(0, _change(row, c, last)) for c in shown],

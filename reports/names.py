@@ -83,6 +83,19 @@ def asked_kind(syscall: object, behavior: object) -> str:
     return syscall_kind(None if syscall is None else str(syscall), args)
 
 
+def folio_pages(rows: pl.DataFrame) -> pl.DataFrame:
+    """Count pages of folios only.
+
+    An operation on a range (exit_mmap covers the whole address space) says
+    nothing about how many pages are mapped there.
+
+    :param rows: ``Replay.rows``
+    :return: the same with ``nr_pages`` 0 where the operation has no folio
+    """
+    has_folio = pl.col("order") != NO_ORDER
+    return rows.with_columns(pl.when(has_folio).then(pl.col("nr_pages")).otherwise(0))
+
+
 def order_name(order: int | None, page_size: int | None = None) -> str:
     """:return: ``order 4 (64K)``; the size only when the page size is known."""
     if order is None or order == NO_ORDER:

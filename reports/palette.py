@@ -22,7 +22,6 @@ SERIES: Final = ("#5f6872", "#0072b2", "#d55e00", "#aa3377", "#8a6a00", "#332288
 SYMBOLS: Final = ("circle-open", "diamond", "square", "triangle-up", "x", "star")
 
 # Folio orders: 0 cannot be batched and is neutral; the larger, the more contrast (Tol YlOrBr).
-NO_FOLIO: Final = "#ced4da"
 ORDERS: Final = (
     "#9aa3ad",
     "#ffeeb0",
@@ -46,7 +45,6 @@ DARK: Final[dict[str, str]] = {
     GRID: "#2c333b",
     AXIS: "#7d8791",
     PAPER: "#14181d",
-    NO_FOLIO: "#3c444d",
     **dict(
         zip(
             SERIES,
@@ -99,7 +97,7 @@ def mark_size(i: int) -> int:
 
 def order(value: int) -> str:
     """:return: colour of a folio order."""
-    return ORDERS[min(value, len(ORDERS) - 1)] if value != 255 else NO_FOLIO
+    return ORDERS[min(value, len(ORDERS) - 1)]
 
 
 def luminance(colour: str) -> float:

@@ -20,7 +20,8 @@ The JSON document, schema ``mmtrace.replay/1``::
            "nr_ops": 64, "nr_pages": 1024,
            "counters": {"ld": 416, ..., "tlbi": 64}}]}]}
 
-Keys that ``by`` sums over are null (``task`` for ``by=op``). ``by=all`` gives
+``nr_pages`` counts pages of folios: an operation on a range has none. Keys that
+``by`` sums over are null (``task`` for ``by=op``). ``by=all`` gives
 the finest rows, which also have ``order``, ``ts`` and ``window``.
 """
 
@@ -29,13 +30,14 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 import polars as pl
 
 from replay import counters
 from replay.result import BY, Replay
-from reports import config
+from reports import config, names
 from reports.replaytext import to_text
 from tracer.errors import UsageError
 
@@ -54,7 +56,7 @@ def summed(replay: Replay, by: str) -> pl.DataFrame:
         return replay.rows.sort("seq")
     if by not in BY:
         raise UsageError(f"Cannot sum by {by!r}.", f"Choose one of {', '.join([*BY, 'all'])}.")
-    return replay.by(by)
+    return replace(replay, rows=names.folio_pages(replay.rows)).by(by)
 
 
 def unmodelled(replay: Replay) -> dict[str, int]:

@@ -36,8 +36,8 @@ from reports.redact import Redactor
 
 MOST_MARKS: Final = 400
 SLICES: Final = 200
-# With more marks than this, names beside them would lie on each other.
-MOST_NAMED: Final = 8
+# Marks with a name beside them; more would lie on each other.
+MOST_NAMED: Final = 4
 _KEY: Final = ("tid", "window", "syscall", "args")
 
 
@@ -159,8 +159,8 @@ def _variant(comparison: Comparison, found: Sequence[Moment], counter: str) -> S
             x=[m.at for m in found],
             y=[on_log(c[i]) for c in counts],
             name=label,
-            mode="markers+text" if i == 0 and len(found) <= MOST_NAMED else "markers",
-            text=[m.label for m in found] if i == 0 and len(found) <= MOST_NAMED else None,
+            mode="markers+text" if i == 0 else "markers",
+            text=_names(found, counter) if i == 0 else None,
             textposition="top center",
             textfont={"size": 11, "color": palette.MUTED},
             cliponaxis=False,
@@ -188,6 +188,13 @@ def _variant(comparison: Comparison, found: Sequence[Moment], counter: str) -> S
     around = [round(-0.03 * end, 6), round(1.06 * end, 6)]
     figure.update_xaxes(title_text="ms since the first operation", range=around, zeroline=False)
     return spec(figure)
+
+
+def _names(found: Sequence[Moment], counter: str) -> list[str]:
+    """:return: what the largest marks of the base are, nothing for the others."""
+    top = sorted((m for m in found if m.counts[counter][0]), key=lambda m: -m.counts[counter][0])
+    named = {id(m) for m in top[:MOST_NAMED]}
+    return [m.label if id(m) in named else "" for m in found]
 
 
 def _twin(comparison: Comparison, found: Sequence[Moment], counters: Sequence[str]) -> Twin:

@@ -114,8 +114,9 @@ def _losers(comparison: Comparison) -> str:
         work = [g for g in grown if not is_entry(g.counter)]
         where = f" under {label}" if len(comparison.labels) > 2 else ""
         if not work:
-            entries = numbers.plural(len(grown), "function entry", "function entries")
-            clauses.append(f"nothing but {entries} of the batch itself grows{where}")
+            entries = numbers.plural(len(grown), "batch function")
+            verb = "is" if len(grown) == 1 else "are"
+            clauses.append(f"nothing grows, but {entries} {verb} entered more often{where}")
             continue
         first = work[0]
         percent = numbers.percent(first.base, first.new)

@@ -22,7 +22,7 @@ MAIL = """\
 capture   5f1c0de55f1c, perf.data, 793.3 KiB
 kernel    7.3.4-arm64, aarch64, 4K pages
 cpu       qemu-max: tlbi_range lpa2; off: kpti bbm repeat_tlbi
-workload  task-1 (99% of the pages); 2 tasks, 196 operations on 2,116 pages
+workload  task-1 (99% of the pages); 2 tasks, 196 operations on 2,114 pages
 base      unbatched: every PTE by itself
 new       batched: all that is batched
 
