@@ -74,6 +74,13 @@ class Comparison:
         """:return: counters and sums that are not 0 everywhere, in display order."""
         return [c for c in display_order() if any(any(r.counts(c)) for r in self.rows)]
 
+    def same_as(self, replay: int) -> int | None:
+        """:return: the first earlier replay, the base apart, with equal counts in every row."""
+        for other in range(1, replay):
+            if all(v[other] == v[replay] for row in self.rows for v in row.values.values()):
+                return other
+        return None
+
     def total(self, counter: str) -> tuple[int, ...]:
         """:return: the sum over all rows, one per replay."""
         columns = zip(*(r.counts(counter) for r in self.rows), strict=True)

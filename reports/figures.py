@@ -16,7 +16,7 @@ from typing import Any, Final
 
 import plotly.graph_objects as go
 
-from reports import numbers, palette
+from reports import names, numbers, palette
 from reports.compare import Comparison, Row
 from reports.verdict import is_entry, noun
 
@@ -328,14 +328,14 @@ def _share(comparison: Comparison, row: Row, counter: str, i: int) -> float:
 
 def orders_figure(by_order: Comparison) -> Figure:
     """Count per page by folio order: where batching pays and from which order on."""
-    rows = [r for r in by_order.rows if r.label != "no folio"]
-    names = [r.label for r in rows]
+    rows = [r for r in by_order.rows if r.label != names.RANGES]
+    titles = [r.label for r in rows]
     variants: dict[str, Spec] = {}
     for counter in choices(by_order):
         figure = blank(340)
         for i, label in enumerate(by_order.labels):
             figure.add_scatter(
-                x=names,
+                x=titles,
                 y=[per_page(r, counter, i) for r in rows],
                 name=label,
                 mode="lines+markers",
@@ -358,7 +358,8 @@ def orders_figure(by_order: Comparison) -> Figure:
         "What one page costs, by the order of the folio it belongs to. Order 0, the base page, is "
         "always on the left: batching cannot help there, and the marks should lie on each other. "
         "The first order at which they part is the break-even order of this capture. Orders that "
-        "the capture does not have are not drawn.",
+        "the capture does not have are not drawn. Operations on a range of addresses (zap, "
+        "mprotect, mremap) may meet folios of several orders; the table has them as ranges.",
         variants,
         _order_twin(by_order, list(variants)),
         340,

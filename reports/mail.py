@@ -44,12 +44,12 @@ def benchstat(comparison: Comparison, tool: str | None = None) -> str:
     """:return: the whole comparison as text."""
     blocks = [head(comparison)]
     if comparison.by == "total":
-        blocks += counter_tables(comparison)
+        blocks += [*counter_tables(comparison), _repeated(comparison)]
         for by in ("order", "op"):
             part = compare(comparison.replays, by=by, labels=comparison.labels)
             blocks += grouped_tables(part, BRIEF)
     else:
-        blocks += grouped_tables(comparison, GROUPED)
+        blocks += [*grouped_tables(comparison, GROUPED), _repeated(comparison)]
     last = [config.trailer(comparison.replays, tool)]
     return to_ascii(join([*blocks, notes(comparison), last]))
 
@@ -106,8 +106,23 @@ def _counter_tables(comparison: Comparison, titles: Sequence[str], detail: bool)
             table.row(indented(counter), *_counter_cells(row.counts(counter), new, detail))
         return table
 
-    new = range(1, len(titles))
+    new = _distinct(comparison)
     return pack(new, build) if new else [build([])]
+
+
+def _distinct(comparison: Comparison) -> list[int]:
+    """:return: the replays but the base, without those that repeat an earlier one."""
+    return [i for i in range(1, len(comparison.labels)) if comparison.same_as(i) is None]
+
+
+def _repeated(comparison: Comparison) -> list[str]:
+    """:return: a line for every replay that is not in a table because it repeats another."""
+    labels, lines = comparison.labels, []
+    for i in range(1, len(labels)):
+        same = comparison.same_as(i)
+        if same is not None:
+            lines += wrap(f"{labels[i]}: every count as under {labels[same]}.")
+    return lines
 
 
 def _counter_cells(counts: Sequence[int | None], new: Sequence[int], detail: bool) -> list[Cell]:
@@ -125,7 +140,7 @@ def grouped_tables(comparison: Comparison, counters: Sequence[str]) -> list[list
     shown = [c for c in counters if any(any(r.counts(c)) for r in comparison.rows)]
     if not shown:
         return [[f"by {TITLE[comparison.by]}: no {numbers.listing(counters, 'or')}"]]
-    new = list(range(1, len(comparison.labels))) or [0]
+    new = _distinct(comparison) or [0]
     groups = [(c, i) for c in shown for i in new]
     rows = _largest(comparison, shown)
     tables = [t.lines() for t in pack(groups, _grouped(comparison, rows))]
@@ -184,7 +199,7 @@ def _group_cells(counts: Sequence[int | None], i: int) -> list[Cell]:
 def notes(comparison: Comparison) -> list[str]:
     """:return: what grows, warnings, and how to read the columns."""
     lines: list[str] = []
-    for i in range(1, len(comparison.labels)):
+    for i in _distinct(comparison):
         name = "grows" if len(comparison.labels) == 2 else f"grows under {comparison.labels[i]}"
         grown = ", ".join(map(str, growing(comparison, i)))
         lines += wrap(grown or "nothing", f"{name}: ".ljust(8), " " * 8)

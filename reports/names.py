@@ -46,8 +46,9 @@ MADVISE: Final[dict[int, str]] = {
 # Rows outside any system call: page faults, reclaim by kthreads, exits by signal.
 NO_SYSCALL: Final = "(no system call)"
 
-# Replay.rows.order of an operation that has no folio.
+# Replay.rows.order of an operation that has no folio, such as one on a range of addresses.
 NO_ORDER: Final = 255
+RANGES: Final = "ranges"
 
 _BEHAVIOR = re.compile(r"\b(?:behaviou?r|advice)=(MADV_\w+|0x[0-9a-fA-F]+|\d+)")
 
@@ -99,7 +100,7 @@ def folio_pages(rows: pl.DataFrame) -> pl.DataFrame:
 def order_name(order: int | None, page_size: int | None = None) -> str:
     """:return: ``order 4 (64K)``; the size only when the page size is known."""
     if order is None or order == NO_ORDER:
-        return "no folio"
+        return RANGES
     if not page_size:
         return f"order {order}"
     kib = (page_size << order) // 1024

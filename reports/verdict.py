@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -87,41 +88,59 @@ def verdict(comparison: Comparison) -> str:
     if all(len(set(comparison.total(c))) == 1 for c in counters.NAMES):
         others = numbers.listing(comparison.labels)
         return f"On this capture {others} cost the same: every counter is equal."
-    parts = [_change(comparison, counter, i) for i in range(1, len(counts))]
+    changes = _alike([_change(counts[0], n, noun(counter)) for n in counts[1:]], comparison)
+    parts = [f"{who} need{'' if many else 's'} {what}" for what, who, many in changes]
     text = f"Against {comparison.labels[0]}, {numbers.listing(parts)}"
     return f"{text}; {_losers(comparison)}."
 
 
-def _change(comparison: Comparison, counter: str, i: int) -> str:
-    counts = comparison.total(counter)
-    label, what = comparison.labels[i], noun(counter)
-    if counts[i] == counts[0]:
-        return f"{label} needs as many {what} ({numbers.count(counts[0])})"
-    percent = numbers.percent(counts[0], counts[i])
-    word = "fewer" if counts[i] < counts[0] else "more"
+def _alike(phrases: Sequence[str], comparison: Comparison) -> list[tuple[str, str, bool]]:
+    """Say once what holds for several replays.
+
+    :param phrases: one per replay but the base
+    :return: (phrase, the replays it is about, whether they are several)
+    """
+    groups: dict[str, list[str]] = {}
+    for phrase, label in zip(phrases, comparison.labels[1:], strict=True):
+        groups.setdefault(phrase, []).append(label)
+    return [(phrase, numbers.listing(who), len(who) > 1) for phrase, who in groups.items()]
+
+
+def _change(base: int, new: int, what: str) -> str:
+    if new == base:
+        return f"as many {what} ({numbers.count(base)})"
+    percent = numbers.percent(base, new)
+    word = "fewer" if new < base else "more"
     amount = f"{percent.lstrip('+-')} {word}" if percent != "new" else word
-    arrow = f"{numbers.count(counts[0])} to {numbers.count(counts[i])}"
-    return f"{label} needs {amount} {what} ({arrow})"
+    return f"{amount} {what} ({numbers.count(base)} to {numbers.count(new)})"
 
 
 def _losers(comparison: Comparison) -> str:
     """:return: the clause about counters that grow; never empty."""
-    clauses = []
-    for i, label in list(enumerate(comparison.labels))[1:]:
-        grown = growing(comparison, i)
-        if not grown:
-            continue
-        work = [g for g in grown if not is_entry(g.counter)]
-        where = f" under {label}" if len(comparison.labels) > 2 else ""
-        if not work:
-            entries = numbers.plural(len(grown), "batch function")
-            verb = "is" if len(grown) == 1 else "are"
-            clauses.append(f"nothing grows, but {entries} {verb} entered more often{where}")
-            continue
-        first = work[0]
-        percent = numbers.percent(first.base, first.new)
-        amount = f"{first.counter} grows by {first.new - first.base:,} ({percent})"
-        rest = numbers.plural(len(work) - 1, "other counter")
-        more = f" and {rest} {'grow' if len(work) > 2 else 'grows'} too" if len(work) > 1 else ""
-        clauses.append(f"{amount}{where}{more}")
-    return ", ".join(clauses) or "no counter grows"
+    grown = [growing(comparison, i) for i in range(1, len(comparison.labels))]
+    clauses = _alike([_grown(g) for g in grown], comparison)
+    said = [
+        clause + (f" under {who}" if len(clauses) > 1 else "")
+        for clause, who, _ in clauses
+        if clause
+    ]
+    if any(not is_entry(g.counter) for found in grown for g in found):
+        return ", ".join(said)
+    return f"nothing grows, but {', '.join(said)}" if said else "no counter grows"
+
+
+def _grown(grown: Sequence[Growth]) -> str:
+    """:return: what grows in one replay; empty when nothing does."""
+    if not grown:
+        return ""
+    work = [g for g in grown if not is_entry(g.counter)]
+    if not work:
+        entries = numbers.plural(len(grown), "batch function")
+        return f"{entries} {'is' if len(grown) == 1 else 'are'} entered more often"
+    first = work[0]
+    percent = numbers.percent(first.base, first.new)
+    amount = f"{first.counter} grows by {first.new - first.base:,} ({percent})"
+    if len(work) == 1:
+        return amount
+    rest = numbers.plural(len(work) - 1, "other counter")
+    return f"{amount} and {rest} {'grow' if len(work) > 2 else 'grows'} too"

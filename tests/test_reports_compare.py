@@ -56,7 +56,7 @@ contpte_get_and_clear_full_ptes          0     64     +64       new
 folio          ops   base  new  delta %  base  new   delta %
 order 0 (4K)    66     34   34       0%     0    0        0%
 order 4 (64K)  128  1,088   64  -94.12%    64    0  -100.00%
-no folio         2      1    1       0%     0    0        0%
+ranges           2      1    1       0%     0    0        0%
 
                                   tlbi              convert
 operation     ops   base  new  delta %  base  new   delta %
@@ -187,6 +187,20 @@ def test_verdict_of_equals_and_of_one() -> None:
     same = compare([replay("a"), replay("b")])
     assert verdict(same) == "On this capture a and b cost the same: every counter is equal."
     assert verdict(compare([replay()])).startswith("unbatched needs 1,123 TLB invalidations")
+
+
+def test_replays_that_are_alike_are_said_once() -> None:
+    text = render(compare([*pair(), replay("batched", policy="b2"), replay("u2")]))
+    assert "batched and b2 need 91.18% fewer TLB invalidations (1,123 to 99)" in unwrapped(text)
+    assert "u2 needs as many TLB invalidations (1,123)" in unwrapped(text)
+    assert "page_line grows by 6 (+9.38%) under batched and b2." in unwrapped(text)
+    assert "\nb2: every count as under batched.\n" in text
+    assert text.count("\n  tlbi_va ") == 2
+
+
+def unwrapped(text: str) -> str:
+    """:return: the text as one line"""
+    return " ".join(text.split())
 
 
 def test_nothing_to_count() -> None:

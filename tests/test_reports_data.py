@@ -116,13 +116,13 @@ def rows(batched: bool) -> list[dict[str, Any]]:
     ]
 
 
-def replay(policy: str = "unbatched", **kw: Any) -> Replay:
+def replay(name: str = "unbatched", **kw: Any) -> Replay:
     """:return: one replay; ``kw`` replaces fields"""
-    made = frame(rows(policy == "batched"))
+    made = frame(rows(name == "batched"))
     fields: dict[str, Any] = {
-        "policy": policy,
+        "policy": name,
         "policy_title": {"unbatched": "every PTE by itself", "batched": "all that is batched"}.get(
-            policy, ""
+            name, ""
         ),
         "cpu": dict(CPU),
         "rows": made,
