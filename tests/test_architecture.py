@@ -26,6 +26,8 @@ TESTS = sorted((ROOT / "tests").rglob("*.py"))
 IDS = {p: str(p.relative_to(ROOT)) for p in [*SOURCES, *TESTS]}
 SPDX = "# SPDX-License-Identifier: GPL-2.0-or-later"
 MAX_LINES = 700
+# numba does not see changes in other files, so that the loops it caches stay in one (numba#1833).
+MAX_KERNEL_LINES = 1000
 
 
 def imports(path: Path, everywhere: bool = True) -> set[str]:
@@ -68,7 +70,8 @@ def test_every_file_says_what_it_is_for(path: Path) -> None:
 
 @pytest.mark.parametrize("path", SOURCES, ids=IDS.get)
 def test_files_stay_readable(path: Path) -> None:
-    assert path.read_text().count("\n") <= MAX_LINES
+    most = MAX_KERNEL_LINES if path.stem == "kernels" else MAX_LINES
+    assert path.read_text().count("\n") <= most
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=IDS.get)

@@ -15,13 +15,15 @@ import struct
 import subprocess
 import sys
 import tarfile
+from collections.abc import Callable
 from pathlib import Path
 
+import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.conftest import FIXTURES, ROOT, content
+from tests.conftest import FIXTURES, KERNELS, ROOT, content
 from tests.test_btf import sample
 from tests.tiny import tiny
 from tracer import compression, detect
@@ -342,7 +344,9 @@ def test_the_demo_capture(store: Store) -> None:
     assert about.kernel_release == "7.3.4+deb13-cloud-arm64"
     assert about.sha256 == hashlib.sha256(content("linux-7.3/pageout-64k.perf.data")).hexdigest()
     assert (about.arch, about.nr_cpus) == ("aarch64", 1)
-    assert about.probe_set == sorted(store.counts)
+    # Every -e event, also those that were never hit.
+    assert set(store.counts) < set(about.probe_set)
+    assert "contpte:__contpte_try_fold" in about.probe_set
     assert store.enums.origin == "vmlinux.btf.zst"
     assert store.enums.release == about.kernel_release
     folios = store.event("mmtrace:folio_remove_rmap_ptes")
@@ -353,7 +357,79 @@ def test_the_demo_capture(store: Store) -> None:
     assert store.ops["seq"].is_sorted()
 
 
-def test_every_fixture_capture_ingests_the_same_twice(tmp_path: Path) -> None:
+CAPTURES = sorted(
+    f"{kernel}/{p.name.removesuffix('.perf.data.zst')}"
+    for kernel in KERNELS
+    for p in (FIXTURES / kernel).glob("*.perf.data.zst")
+)
+
+
+@pytest.mark.parametrize("name", CAPTURES)
+def test_every_kernel_capture(name: str, make_store: Callable[[str], Store]) -> None:
+    store = make_store(name)
+    assert store.diagnostics.is_empty()
+    assert store.loss.is_empty()
+    assert store.provenance.kernel_release == store.enums.release
+    assert store.ops.filter(comm="mmwork").height > 50
+    for key, rows in store.counts.items():
+        frame = store.event(key)
+        assert frame.height == rows
+        assert frame["seq"].is_sorted()
+        fields = [f.name for f in store.formats[key].fields]
+        have = set(frame.columns)
+        assert [f for f in fields if f not in have and not f.startswith("common_")] == []
+
+
+def test_addresses_are_unsigned(store: Store) -> None:
+    frame = store.event("mmtrace:folio_remove_rmap_ptes")
+    assert {frame.schema[c] for c in ("folio", "page", "vma", "mm")} == {pl.UInt64()}
+    assert frame["folio"].min() > 1 << 63
+
+
+# File to folios of 64 KiB that it swaps out.
+FORMATS = {
+    "pageout.zstd.perf.data.zst": 32,
+    "pageout.pipe.perf.data.zst": 32,
+    "pageout.pipe.zstd.perf.data.zst": 32,
+    "pageout.callgraph.perf.data.zst": 32,
+    "pageout.v6.dat.zst": 32,
+    "pageout.v7.zlib.dat": 32,
+    "pageout.v7.zstd.dat": 32,
+    "pageout.fgraph.dat": 16,
+}
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_every_container(name: str, tmp_path: Path) -> None:
+    store = ingest(FIXTURES / "formats" / name, tmp_path / "a.mmtrace")
+    assert store.provenance.kernel_release == "6.12.107+deb13-cloud-arm64"
+    assert store.loss.is_empty()
+    assert store.event("mmtrace:try_to_unmap_one").filter(comm="mmwork").height == FORMATS[name]
+
+
+def test_lossy_capture_says_so(tmp_path: Path) -> None:
+    store = ingest(FIXTURES / "formats/pageout.lost.perf.data.zst", tmp_path / "a.mmtrace")
+    assert store.loss["known"].sum() > 0
+
+
+def test_killed_recording_with_formats_of_another(tmp_path: Path) -> None:
+    whole = content("linux-7.3/zap-64k.perf.data")
+    path = tmp_path / "perf.data"
+    # Event formats and features lie behind the data, so that a killed recorder never writes them.
+    start, length = struct.unpack_from("<QQ", whole, 40)
+    path.write_bytes(whole[: start + length - 1000])
+    store = ingest(
+        path,
+        tmp_path / "a.mmtrace",
+        formats_from=FIXTURES / "linux-7.3/pageout-64k.perf.data.zst",
+        btf=FIXTURES / "linux-7.3/kernel.enums.json",
+    )
+    assert store.counts["mmtrace:folio_add_new_anon_rmap"] > 50
+    assert store.ops.height > 50
+    assert not store.diagnostics.is_empty()
+
+
+def test_same_capture_same_bytes(tmp_path: Path) -> None:
     path = FIXTURES / "linux-6.12/zap-64k.perf.data.zst"
     first, second = ingest(path, tmp_path / "a.mmtrace"), ingest(path, tmp_path / "b.mmtrace")
     for p in first.path.rglob("*"):

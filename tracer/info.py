@@ -53,7 +53,7 @@ def lost(loss: pl.DataFrame) -> str:
     known = int(loss["known"].sum())
     unknown = int(loss["unknown"].sum())
     some = f", and {unknown:,} times an unknown number" if unknown else ""
-    return f"{known:,} events in {loss.height:,} places{some}"
+    return f"{known:,} events in {loss.height:,} place{'s' * (loss.height > 1)}{some}"
 
 
 def diagnoses(diagnostics: pl.DataFrame) -> list[str]:

@@ -38,6 +38,7 @@ READERS: Final[dict[str, tuple[str, str]]] = {
 STDIN: Final = "-"
 SIDECARS: Final = ("vmlinux.btf", "vmlinux.btf.zst", "kernel.enums.json")
 RUNNING_KERNEL: Final = Path("/sys/kernel/btf/vmlinux")
+_PERF_TYPE_TRACEPOINT: Final = 2
 _PIECE: Final = 64 << 20
 _SUFFIXES: Final = frozenset({".zst", ".gz", ".xz", ".data", ".perf", ".dat", ".txt", ".trace"})
 
@@ -111,8 +112,15 @@ def read_capture(
     about.path, about.sha256, about.size = name, digest, size
     about.container = about.container or kind
     about.mmtrace = versions()["mmtrace"]
-    about.probe_set = about.probe_set or sorted(capture.events)
+    about.probe_set = sorted({*about.probe_set, *capture.events, *_enabled(capture)})
     return capture
+
+
+def _enabled(capture: Capture) -> set[str]:
+    """Events that were recorded, hit or not: no hits is a count too, not a missing probe."""
+    attrs = capture.provenance.extra.get("attrs", ())
+    names = {a["name"] for a in attrs if a["type"] == _PERF_TYPE_TRACEPOINT}
+    return {name for name in names if name and ":" in name}
 
 
 def _reader(kind: str, name: str) -> Callable[..., Capture]:
