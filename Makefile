@@ -18,7 +18,10 @@ help: ## Show this list
 demo: $(VENV)/.installed ## Ingest, replay and report a shipped capture into demo/
 	@mkdir -p demo
 	$(BIN)/mmtrace ingest $(CAPTURE) -o $(STORE) --force
-	@# replay and report of $(STORE) follow here
+	$(BIN)/mmtrace compare $(STORE) --policy unbatched --policy batched
+	$(BIN)/mmtrace verify $(STORE) --truth fixtures/linux-7.3/truth.json --failures
+	$(BIN)/mmtrace report $(STORE) --truth fixtures/linux-7.3/truth.json -o demo/report.html --force
+	@echo "The report is demo/report.html; the store is $(STORE)."
 
 test: $(VENV)/.dev browser lint ## Run every check and every test
 	$(BIN)/python -m pytest -q

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import shlex
 import signal
 import sys
 from enum import StrEnum
@@ -37,6 +38,12 @@ _API = {
     "open_store": "tracer.store",
     "newest_store": "tracer.store",
     "Store": "tracer.store",
+    "open_source": "replay.api",
+    "replay": "replay.api",
+    "verify": "replay.api",
+    "POLICIES": "replay.policies",
+    "compare": "reports.compare",
+    "write_report": "reports.html",
     "Capture": "tracer.capture",
     "Provenance": "tracer.capture",
     "MmtraceError": "tracer.errors",
@@ -184,6 +191,329 @@ def _info(
         print(as_json(found))
     else:
         print(*describe(found), sep="\n")
+
+
+# --- options shared by the verbs that replay -------------------------------------------
+
+StoreArgument = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="[STORE]", help="Store or capture. Default: the newest *.mmtrace here."
+    ),
+]
+PolicyOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--policy", "-p", help="Policy by name, or FILE.toml; may be given again. See policies."
+    ),
+]
+CpuOption = Annotated[str, typer.Option(help="CPU profile, for example neoverse-n1.")]
+FeatureOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--cpu-feature",
+        metavar="NAME=0|1",
+        help="Change a CPU feature: tlbi_range, lpa2, kpti, bbm, repeat_tlbi.",
+    ),
+]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="OP=HOW",
+        help="fork=unbatched, zap=batched, ..., or a feature of the policy as NAME=NUMBER.",
+    ),
+]
+GranuleOption = Annotated[
+    str | None, typer.Option(help="4K, 16K or 64K. Default: the capture's page size.")
+]
+RawOption = Annotated[
+    bool, typer.Option("--raw", help="Keep names of tasks, hosts and files; default is to hide.")
+]
+
+
+class By(StrEnum):
+    """What the rows of ``mmtrace replay`` and ``compare`` are summed by."""
+
+    TOTAL = "total"
+    OP = "op"
+    SYSCALL = "syscall"
+    TASK = "task"
+
+
+class ReplayFormat(StrEnum):
+    """Output formats of ``mmtrace replay``."""
+
+    TEXT = "text"
+    JSON = "json"
+    CSV = "csv"
+    PARQUET = "parquet"
+
+
+class CompareFormat(StrEnum):
+    """Output formats of ``mmtrace compare``."""
+
+    TEXT = "text"
+    MARKDOWN = "markdown"
+    CSV = "csv"
+    JSON = "json"
+
+
+class CompareStyle(StrEnum):
+    """Table shapes of ``mmtrace compare --format text``."""
+
+    BENCHSTAT = "benchstat"
+    ROBOT = "robot"
+    PIPE = "pipe"
+
+
+def _pairs(given: list[str] | None, option: str) -> dict[str, str]:
+    """``NAME=VALUE`` options as a mapping."""
+    pairs = {}
+    for text in given or []:
+        name, equals, value = text.partition("=")
+        if not equals or not name or not value:
+            raise errors.UsageError(f"{option} {text} is not NAME=VALUE.")
+        pairs[name] = value
+    return pairs
+
+
+def _switches(given: list[str] | None) -> dict[str, int]:
+    pairs = _pairs(given, "--cpu-feature")
+    wrong = next((f"{k}={v}" for k, v in pairs.items() if v not in ("0", "1")), None)
+    if wrong:
+        raise errors.UsageError(f"--cpu-feature {wrong} takes 0 or 1.")
+    return {name: int(value) for name, value in pairs.items()}
+
+
+def _compile_notice() -> None:
+    """Say once that the model is compiled; later runs use the kept machine code."""
+    from tracer.jit import is_compiled
+
+    if not is_compiled("replay"):
+        print("Compiling the model; this is needed once and takes about a minute.", file=sys.stderr)
+
+
+def _replays(
+    source: str | None,
+    policies: list[str],
+    cpu: str,
+    features: list[str] | None,
+    sets: list[str] | None,
+    granule: str | None,
+) -> tuple[Any, list[Any]]:
+    """Open the source and replay it under every policy."""
+    from replay.api import open_source, replay
+
+    found = open_source(source)
+    _compile_notice()
+    done = replay(
+        found,
+        policies,
+        cpu=cpu,
+        cpu_features=_switches(features),
+        sets=_pairs(sets, "--set"),
+        granule_name=granule,
+    )
+    return found, done
+
+
+def _write(output: Path | None, content: bytes, force: bool) -> None:
+    """Data to a file, whole or not at all, or to standard output."""
+    if output is None or str(output) == "-":
+        sys.stdout.flush()
+        sys.stdout.buffer.write(content)
+        return
+    from tracer.files import write_file
+
+    write_file(output, content, force)
+    print(f"Wrote {output}", file=sys.stderr)
+
+
+# --- verbs ---------------------------------------------------------------------------
+
+
+@app.command("replay")
+def _replay(
+    store: StoreArgument = None,
+    policy: PolicyOption = None,
+    by: Annotated[By, typer.Option(help="What a row is.")] = By.TOTAL,
+    format: Annotated[ReplayFormat, typer.Option(help="Output format.")] = ReplayFormat.TEXT,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="File to write. Default: stdout.")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", "-f", help="Overwrite the file.")] = False,
+    cpu: CpuOption = "qemu-max",
+    cpu_feature: FeatureOption = None,
+    set_: SetOption = None,
+    granule: GranuleOption = None,
+) -> None:
+    """Re-execute the operations under policies and count every primitive."""
+    from reports.replayout import render
+
+    _, done = _replays(store, policy or ["own"], cpu, cpu_feature, set_, granule)
+    _write(output, render(done, by=by.value, fmt=format.value), force)
+
+
+@app.command("compare")
+def _compare(
+    stores: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[STORE]...",
+            help="Stores or captures, each as PATH or LABEL=PATH. Default: the newest store.",
+        ),
+    ] = None,
+    policy: PolicyOption = None,
+    by: Annotated[By, typer.Option(help="What a row is.")] = By.TOTAL,
+    format: Annotated[CompareFormat, typer.Option(help="Output format.")] = CompareFormat.TEXT,
+    style: Annotated[
+        CompareStyle, typer.Option(help="Table shape of the text.")
+    ] = CompareStyle.BENCHSTAT,
+    fail_if: Annotated[
+        list[str] | None,
+        typer.Option("--fail-if", metavar="EXPR", help="Exit 3 when it holds: 'tlbi > +5%'."),
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="File to write. Default: stdout.")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", "-f", help="Overwrite the file.")] = False,
+    raw: RawOption = False,
+    cpu: CpuOption = "qemu-max",
+    cpu_feature: FeatureOption = None,
+    set_: SetOption = None,
+    granule: GranuleOption = None,
+) -> None:
+    """Set policies, or captures, side by side: exact deltas for a mail.
+
+    One store: --policy A --policy B, by default unbatched and batched.
+    Several stores: each under one policy, by default its own kernel's.
+    """
+    from reports.compare import compare
+    from reports.gates import tripped
+    from reports.styles import render
+
+    labels: list[str] | None = None
+    done: list[Any] = []
+    if stores and len(stores) > 1:
+        if policy and len(policy) > 1:
+            raise errors.UsageError("Several stores compare under one policy.", "Name one.")
+        labels = []
+        for text in stores:
+            label, equals, path = text.partition("=")
+            _, one = _replays(
+                path if equals else text, policy or ["own"], cpu, cpu_feature, set_, granule
+            )
+            done += one
+            labels.append(label if equals else Path(text).name.removesuffix(".mmtrace"))
+    else:
+        names = policy or ["unbatched", "batched"]
+        _, done = _replays(stores[0] if stores else None, names, cpu, cpu_feature, set_, granule)
+    found = compare(done, by=by.value, labels=labels, raw=raw)
+    text = render(found, fmt=format.value, style=style.value)
+    _write(output, text.encode() if text.endswith("\n") else text.encode() + b"\n", force)
+    trips = tripped(found, fail_if or [])
+    for trip in trips:
+        print(f"mmtrace: gate: {trip}", file=sys.stderr)
+    if trips:
+        raise typer.Exit(errors.EXIT_GATE)
+
+
+@app.command("report")
+def _report(
+    store: StoreArgument = None,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="HTML file to write.")
+    ] = Path("report.html"),
+    policy: PolicyOption = None,
+    force: Annotated[bool, typer.Option("--force", "-f", help="Overwrite the file.")] = False,
+    truth: Annotated[
+        Path | None, typer.Option(help="Truth file of a booted kernel for the fidelity panel.")
+    ] = None,
+    workload: Annotated[
+        str | None, typer.Option(help="Workload in the truth file, for example pageout-64k.")
+    ] = None,
+    raw: RawOption = False,
+    cpu: CpuOption = "qemu-max",
+    cpu_feature: FeatureOption = None,
+    set_: SetOption = None,
+    granule: GranuleOption = None,
+) -> None:
+    """Write one offline HTML file: verdict, deltas, breakdowns, fidelity, provenance."""
+    from replay.api import verify
+    from reports.html import write_report
+    from tracer.files import refuse_existing
+
+    refuse_existing(output, force)
+    names = policy or ["unbatched", "batched"]
+    source, done = _replays(store, names, cpu, cpu_feature, set_, granule)
+    fidelity = verify(
+        source, truth_path=truth, workload=workload, cpu=cpu, cpu_features=_switches(cpu_feature)
+    )
+    write_report(
+        output,
+        done,
+        verification=fidelity,
+        loss=source.loss,
+        diagnostics=source.diagnostics,
+        provenance=source.provenance,
+        command=shlex.join(["mmtrace", *sys.argv[1:]]),
+        raw=raw,
+        force=force,
+    )
+    print(f"Wrote {output}", file=sys.stderr)
+
+
+@app.command("verify")
+def _verify(
+    store: StoreArgument = None,
+    policy: Annotated[
+        str, typer.Option("--policy", "-p", help="Policy. Default: the capture's own kernel.")
+    ] = "own",
+    truth: Annotated[
+        Path | None,
+        typer.Option(help="Truth file of a booted kernel. Default: the capture's own events."),
+    ] = None,
+    workload: Annotated[
+        str | None, typer.Option(help="Workload in the truth file, for example pageout-64k.")
+    ] = None,
+    failures: Annotated[
+        bool, typer.Option("--failures", help="Show only what is not equal.")
+    ] = False,
+    cpu: CpuOption = "qemu-max",
+    cpu_feature: FeatureOption = None,
+    set_: SetOption = None,
+) -> None:
+    """Hold simulated counts against real ones; exit 3 when any differs."""
+    from replay.api import open_source, verify
+    from reports.verifytext import verify_text
+
+    source = open_source(store)
+    _compile_notice()
+    done = verify(
+        source,
+        policy,
+        truth_path=truth,
+        workload=workload,
+        cpu=cpu,
+        cpu_features=_switches(cpu_feature),
+        sets=_pairs(set_, "--set"),
+    )
+    print(verify_text(done, failures_only=failures))
+    if not done.passed:
+        raise typer.Exit(errors.EXIT_GATE)
+
+
+@app.command("policies")
+def _policies(
+    name: Annotated[
+        str | None, typer.Argument(metavar="[POLICY]", help="Show this policy's features.")
+    ] = None,
+) -> None:
+    """List the policies, or one policy's features with the series each came with."""
+    from reports.policytext import policies_text, policy_text
+
+    print(policies_text() if name is None else policy_text(name))
 
 
 def _open(source: str | None) -> Store | Capture:
