@@ -95,9 +95,11 @@ class Redactor:
         except ValueError:  # unbalanced quotes: nothing of it can be trusted
             return "(command line withheld)"
         shown = " ".join(_word(w) for w in words)
-        # Whoever has the capture does not have the store yet.
-        first = "mmtrace ingest CAPTURE -o STORE\n" if "STORE" in shown.split() else ""
-        return first + shown
+        # Whoever has the capture does not have the store yet; without a name it is the newest.
+        files = {w.rpartition("=")[2] for w in shown.split()}
+        if "STORE" in files:
+            return f"mmtrace ingest CAPTURE -o STORE\n{shown}"
+        return shown if "CAPTURE" in files else f"mmtrace ingest CAPTURE\n{shown}"
 
     def frame(self, frame: pl.DataFrame) -> pl.DataFrame:
         """:return: the frame with every string column passed through :meth:`text`."""
@@ -128,8 +130,8 @@ def _word(word: str) -> str:
     label, equals, value = word.partition("=")
     if equals:
         return f"{label}={_word(value)}"
-    if word.endswith((".html", ".json", ".csv", ".parquet")):
-        return "OUTPUT" + word[word.rindex(".") :]
+    if word.endswith((".html", ".json", ".csv", ".parquet", ".toml")):
+        return "FILE" + word[word.rindex(".") :]
     if word.rstrip("/").endswith(_CAPTURE_SUFFIX) or "/" in word:
         return "STORE" if ".mmtrace" in word else "CAPTURE"
     return word if re.fullmatch(r"[\w.+,:%<>-]+", word) else shlex.quote(word)

@@ -200,7 +200,7 @@ def test_redaction_is_the_default(tmp_path: Path) -> None:
     assert "task-1" in text
     assert "try_to_unmap" in text
     assert "The file (path) ends early." in text
-    assert "mmtrace report STORE -o OUTPUT.html" in text
+    assert "mmtrace report STORE -o FILE.html" in text
 
 
 def test_raw_keeps_names_but_never_kernel_addresses(tmp_path: Path) -> None:
@@ -225,10 +225,14 @@ def test_pseudonyms_are_numbered_by_first_appearance() -> None:
 @pytest.mark.parametrize(
     ("command", "shown"),
     [
-        ("mmtrace report", "mmtrace report"),
+        ("mmtrace report", "mmtrace ingest CAPTURE\nmmtrace report"),
+        ("mmtrace report x.data -p mine.toml", "mmtrace report CAPTURE -p FILE.toml"),
         ("mmtrace report a.mmtrace", "mmtrace ingest CAPTURE -o STORE\nmmtrace report STORE"),
         ("mmtrace compare old=/x/a.data new=b.dat", "mmtrace compare old=CAPTURE new=CAPTURE"),
-        ("mmtrace compare --fail-if 'tlbi > +5%'", "mmtrace compare --fail-if 'tlbi > +5%'"),
+        (
+            "mmtrace compare a.dat --fail-if 'a > +5%'",
+            "mmtrace compare CAPTURE --fail-if 'a > +5%'",
+        ),
         ("mmtrace 'oops", "(command line withheld)"),
     ],
 )
