@@ -28,7 +28,6 @@ test: $(VENV)/.dev browser lint ## Run every check and every test
 
 lint: $(VENV)/.dev ## Run ruff, mypy and import-linter
 	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
