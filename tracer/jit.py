@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The one numba decorator of the project and where its machine code is kept.
+"""The numba decorators of the project and where the machine code is kept.
 
 numba's cache is per source file and does not see changes in functions that
 are imported from another file, so the cache directory is named by a hash of
@@ -20,6 +20,8 @@ import numba
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+# Modules without kernels whose constants are frozen into kernels.
+_CONSTANTS = frozenset({"counters.py", "geometry.py", "policies.py", "state.py", "stream.py"})
 _ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -40,9 +42,10 @@ def kernel_key(package: str) -> str:
     :return: 16 hex digits that change when one of its sources, numba or Python does
     """
     digest = hashlib.sha256(f"{sys.version}\0{numba.__version__}".encode())
-    sources = [Path(__file__), *sorted((_ROOT / package).rglob("*.py"))]
-    for path in sources:
-        digest.update(path.name.encode() + b"\0" + path.read_bytes())
+    for path in [Path(__file__), *sorted((_ROOT / package).rglob("*.py"))]:
+        source = path.read_bytes()
+        if b"tracer.jit import" in source or path.name in _CONSTANTS:
+            digest.update(path.name.encode() + b"\0" + source)
     return digest.hexdigest()[:16]
 
 
@@ -59,15 +62,37 @@ def _use_cache(package: str) -> str | None:
     return str(directory) if os.access(directory, os.W_OK) else None
 
 
-def kernel(function: F) -> F:
-    """Compile ``function`` with numba on first call and keep the machine code."""
+# Kernels work on the caller's arrays and allocate none, so reference counting is
+# off: with it, every call would touch the count of every array of the state.
+_OPTIONS: dict[str, Any] = {
+    "nogil": True,
+    "error_model": "numpy",
+    "no_cfunc_wrapper": True,
+    "_nrt": False,
+}
+
+
+def _compile(function: F, **options: Any) -> F:
     directory = _use_cache(function.__module__.partition(".")[0])
     if directory:
         numba.config.CACHE_DIR = directory
-    compiled = numba.njit(cache=directory is not None, nogil=True, error_model="numpy")(function)
+    compiled = numba.njit(cache=directory is not None, **_OPTIONS, **options)(function)
     if not numba.config.DISABLE_JIT:
         _one_version(compiled)
     return cast(F, compiled)
+
+
+def kernel(function: F) -> F:
+    """Compile a function that only other kernels call; it cannot be called from Python.
+
+    It allocates nothing, and its machine code is kept.
+    """
+    return _compile(function, no_cpython_wrapper=True)
+
+
+def entry(function: F) -> F:
+    """Compile a kernel that Python calls."""
+    return _compile(function)
 
 
 def _one_version(dispatcher: Any) -> None:
@@ -83,3 +108,9 @@ def _one_version(dispatcher: Any) -> None:
         return template(plain, {k: numba.types.unliteral(v) for k, v in kws.items()})
 
     dispatcher.get_call_template = general
+
+
+def is_compiled(package: str) -> bool:
+    """Whether an earlier run left machine code of this version of the package."""
+    directory = _use_cache(package)
+    return directory is not None and any(Path(directory).rglob("*.nbi"))

@@ -84,7 +84,7 @@ from replay.stream import (
     F_VMF,
     VMF_WRITE,
 )
-from tracer.jit import kernel
+from tracer.jit import entry, kernel
 
 DO_ANONYMOUS_PAGE = CODES["do_anonymous_page"]
 SET_PTE_RANGE = CODES["set_pte_range"]
@@ -147,13 +147,12 @@ def infer_map(
 ) -> None:
     """Map a folio that was mapped before the capture began: young and dirty, one batch a table.
 
-    Costs nothing; the pages are counted as inferred.
+    The caller discards the counters; the pages are counted as inferred.
     """
     head = pfn & -(1 << order)
     if not st.info[head] & INFO_LIVE or folio_order(st, head) != order:
         folio_new(st, head, order, info | INFO_LIVE)
     anon = info & INFO_ANON
-    saved = st.c.copy()
     while va < end:
         stop = pmd_addr_end(st, va, end)
         nr = (stop - va) >> st.s[PAGE_SHIFT]
@@ -172,7 +171,6 @@ def infer_map(
         pfn += nr
         va = stop
     st.s[INFERRED_OPS] += 1
-    st.c[:] = saved
 
 
 @kernel
@@ -186,6 +184,18 @@ def _infer_for_rmap(st: State, op: Int64) -> None:
     if not _maps_any(st, op[F_MM], op[F_VA], end):
         info = op[F_INFO]
         infer_map(st, op[F_MM], op[F_VA], end, op[F_PFN], order, info, op[F_VMF])
+
+
+@kernel
+def _infer(st: State, op: Int64) -> None:
+    """Establish state that the operation needs and the capture does not show; free of counts."""
+    code = op[F_CODE]
+    if code == TRY_TO_UNMAP_ONE or code == TRY_TO_MIGRATE_ONE or code == FOLIO_REFERENCED_ONE:
+        _infer_for_rmap(st, op)
+    elif code == INFER_MAP and not _maps_any(st, op[F_MM], op[F_VA], op[F_END]):
+        infer_map(
+            st, op[F_MM], op[F_VA], op[F_END], op[F_PFN], op[F_ORDER], op[F_INFO], op[F_VMF]
+        )
 
 
 @kernel
@@ -283,10 +293,7 @@ def _map_op(st: State, op: Int64) -> bool:
         do_swap_page(st, mm, va, pfn, nr, order, vmf, flags, op[F_ARG])
     elif code == ACCESS:
         access(st, mm, va, nr, flags & 1)
-    elif code == INFER_MAP:
-        if not _maps_any(st, mm, va, op[F_END]):
-            infer_map(st, mm, va, op[F_END], pfn, order, op[F_INFO], vmf)
-    else:
+    elif code != INFER_MAP:
         return False
     return True
 
@@ -296,7 +303,6 @@ def _rmap_op(st: State, op: Int64) -> bool:
     """Reclaim, aging, migration."""
     code, ctx, mm, va, pfn = op[F_CODE], op[F_CTX], op[F_MM], op[F_VA], op[F_PFN]
     if code == TRY_TO_UNMAP_ONE:
-        _infer_for_rmap(st, op)
         _folio_flags(st, op)
         try_to_unmap_one(
             st, ctx, mm, pfn, va, op[F_VMEND], op[F_VMF], op[F_FLAGS], op[F_LIMIT]
@@ -306,10 +312,8 @@ def _rmap_op(st: State, op: Int64) -> bool:
     elif code == TRY_TO_UNMAP_FLUSH_DIRTY:
         try_to_unmap_flush_dirty(st, ctx)
     elif code == FOLIO_REFERENCED_ONE:
-        _infer_for_rmap(st, op)
         folio_referenced_one(st, mm, pfn, va, op[F_VMEND])
     elif code == TRY_TO_MIGRATE_ONE:
-        _infer_for_rmap(st, op)
         try_to_migrate_one(st, ctx, mm, pfn, va, op[F_VMEND], op[F_FLAGS])
     elif code == REMOVE_MIGRATION_PTE:
         remove_migration_pte(
@@ -369,7 +373,7 @@ def _has_room(st: State, op: Int64) -> bool:
     return 4 * (st.s[HASH_USED] + need) < 3 * st.hash.shape[0]
 
 
-@kernel
+@entry
 def run(st: State, ops: Int64, first: int, out: Int64) -> int:
     """Replay ops[first:]; add each operation's counters to its row of ``out``.
 
@@ -382,6 +386,7 @@ def run(st: State, ops: Int64, first: int, out: Int64) -> int:
         op = ops[index]
         if not _has_room(st, op):
             return index
+        _infer(st, op)
         st.c[:] = 0
         if not (_map_op(st, op) or _rmap_op(st, op) or _range_op(st, op)):
             st.s[UNKNOWN_OPS] += 1
