@@ -136,8 +136,11 @@ def labels(replays: Sequence[Replay], given: Sequence[str] | None = None) -> tup
     names = [r.policy for r in replays]
     if len(set(names)) == len(names):
         return tuple(names)
+    # What is not the policy: the machine that recorded, or the machine that is simulated.
     kernels = [str(r.provenance.get("kernel_release") or "") for r in replays]
-    both = [f"{n} on {k}" if k else n for n, k in zip(names, kernels, strict=True)]
-    if len(set(both)) == len(both):
-        return tuple(kernels) if len(set(names)) == 1 else tuple(both)
+    cpus = [str(r.cpu.get("name") or "") for r in replays]
+    for others in (kernels, cpus):
+        both = [f"{n} on {o}" if o else n for n, o in zip(names, others, strict=True)]
+        if len(set(both)) == len(both):
+            return tuple(others) if len(set(names)) == 1 and all(others) else tuple(both)
     return tuple(f"{chr(ord('A') + i % 26)}: {n}" for i, n in enumerate(names))

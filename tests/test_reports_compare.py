@@ -155,9 +155,11 @@ def test_a_row_only_one_replay_has_is_marked() -> None:
     assert "[1] not in every capture" in text
 
 
-def test_equal_policies_get_labels_by_kernel_or_letter() -> None:
+def test_equal_policies_get_labels_by_what_differs() -> None:
     old = replay(provenance=PROVENANCE | {"kernel_release": "6.12"})
     assert compare([old, replay()]).labels == ("6.12", "7.3.4-arm64")
+    slow = replay(cpu={"name": "neoverse-n1"})
+    assert compare([slow, replay()]).labels == ("neoverse-n1", "qemu-max")
     assert compare([replay(), replay()]).labels == ("A: unbatched", "B: unbatched")
     assert compare(pair(), labels=["O", "N"]).labels == ("O", "N")
 

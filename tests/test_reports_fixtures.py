@@ -10,10 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from replay import cpu, policies, verify
-from replay.arm64.geometry import granule_of
-from replay.engine import replay_stream
-from replay.lower import lower
+from replay import api
 from replay.result import Replay
 from reports.compare import compare
 from reports.gates import tripped
@@ -22,34 +19,14 @@ from reports.replayout import render as render_replay
 from reports.styles import render
 from reports.verdict import verdict
 from reports.verifytext import verify_text
+from tests.conftest import FIXTURES
 from tracer.store import Store
-
-PAIR = ("unbatched", "batched")
 
 
 @pytest.fixture(scope="session")
 def replays(make_store: Callable[[str], Store]) -> Callable[[str], list[Replay]]:
-    """``replays("linux-7.3/zap-64k")``: a fixture under both policies, once per session."""
-
-    @cache
-    def make(name: str) -> list[Replay]:
-        store = make_store(name)
-        have = store.provenance
-        stream = lower(store.ops, store.enums)
-        granule = granule_of(have.page_size or 4096)
-        return [
-            replay_stream(
-                stream,
-                policies.get(policy, kernel_release=have.kernel_release),
-                cpu.get(),
-                granule,
-                provenance=asdict(have),
-                store=str(store.path),
-            )
-            for policy in PAIR
-        ]
-
-    return make
+    """``replays("linux-7.3/zap-64k")``: a fixture unbatched and batched, once per session."""
+    return cache(lambda name: api.replay(api.open_source(make_store(name))))
 
 
 def test_pageout_of_64k_folios(replays: Callable[[str], list[Replay]]) -> None:
@@ -101,11 +78,23 @@ def test_texts_and_page_of_a_capture(
     assert "mmwork" not in text
 
 
-def test_verify_against_the_capture(make_store: Callable[[str], Store]) -> None:
-    store = make_store("linux-7.3/pageout-64k")
-    own = policies.get("own", kernel_release=store.provenance.kernel_release)
-    events = {key: store.event(key) for key in store.counts}
-    found = verify.against_capture(store.ops, events, store.enums, own, cpu.get(), granule_of(4096))
-    text = verify_text(found)
-    assert "PASS: " in text
+def test_verify_against_the_capture_and_a_booted_kernel(
+    make_store: Callable[[str], Store],
+) -> None:
+    source = api.open_source(make_store("linux-7.3/pageout-64k"))
+    truth = FIXTURES / "linux-7.3" / "truth.json"
+    for found in (api.verify(source), api.verify(source, truth_path=truth)):
+        text = verify_text(found)
+        assert "PASS: " in text
+        assert max(map(len, text.splitlines())) <= 75
+
+
+def test_two_kernels_side_by_side(make_store: Callable[[str], Store]) -> None:
+    names = ("linux-6.12/pageout-64k", "linux-7.3/pageout-64k")
+    made = [api.replay(api.open_source(make_store(n)), ["own"])[0] for n in names]
+    comparison = compare(made)
+    assert comparison.labels == tuple(str(r.provenance["kernel_release"]) for r in made)
+    text = render(comparison)
+    # Two captures are two workloads, however alike: it has to be said.
+    assert "did not do the same operations" in " ".join(text.split())
     assert max(map(len, text.splitlines())) <= 75
