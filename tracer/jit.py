@@ -62,14 +62,10 @@ def _use_cache(package: str) -> str | None:
     return str(directory) if os.access(directory, os.W_OK) else None
 
 
-# Kernels work on the caller's arrays and allocate none, so reference counting is
-# off: with it, every call would touch the count of every array of the state.
-_OPTIONS: dict[str, Any] = {
-    "nogil": True,
-    "error_model": "numpy",
-    "no_cfunc_wrapper": True,
-    "_nrt": False,
-}
+_OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
+# The model's functions work on the caller's arrays and allocate none, so reference
+# counting is off: with it, every call would touch the count of every array it passes.
+_NO_COUNTING: dict[str, Any] = {"_nrt": False, "no_cfunc_wrapper": True}
 
 
 def _compile(function: F, **options: Any) -> F:
@@ -83,16 +79,18 @@ def _compile(function: F, **options: Any) -> F:
 
 
 def kernel(function: F) -> F:
-    """Compile a function that only other kernels call; it cannot be called from Python.
-
-    It allocates nothing, and its machine code is kept.
-    """
-    return _compile(function, no_cpython_wrapper=True)
+    """Compile a function that Python calls and that may allocate arrays."""
+    return _compile(function)
 
 
 def entry(function: F) -> F:
-    """Compile a kernel that Python calls."""
-    return _compile(function)
+    """Compile a function that Python calls and that allocates nothing."""
+    return _compile(function, **_NO_COUNTING)
+
+
+def inner(function: F) -> F:
+    """Compile a function that only :func:`entry` and its callees call."""
+    return _compile(function, no_cpython_wrapper=True, **_NO_COUNTING)
 
 
 def _one_version(dispatcher: Any) -> None:

@@ -37,7 +37,7 @@ from replay.state import (
     POLICY,
     State,
 )
-from tracer.jit import kernel
+from tracer.jit import inner
 
 LD = INDEX["ld"]
 XCHG = INDEX["xchg"]
@@ -72,7 +72,7 @@ F_AGING = POLICY + FEATURE_INDEX["aging_batch"]
 # --- reading -----------------------------------------------------------------
 
 
-@kernel
+@inner
 def _gather_access(st: State, i: int, pte: int) -> int:
     """contpte_ptep_get(): fold the block's young and dirty bits into ``pte``."""
     cont = st.s[CONT_PTES]
@@ -107,7 +107,7 @@ def _gather_access(st: State, i: int, pte: int) -> int:
     return pte
 
 
-@kernel
+@inner
 def ptep_get(st: State, i: int) -> int:
     """The logical entry: a contpte block's young and dirty are the OR of its slots."""
     pte = st.pte[i]
@@ -119,7 +119,7 @@ def ptep_get(st: State, i: int) -> int:
     return _gather_access(st, i, pte)
 
 
-@kernel
+@inner
 def ptep_get_lockless(st: State, i: int) -> int:
     """ptep_get() without the lock: contpte_ptep_get_lockless() reads its entry again."""
     pte = st.pte[i]
@@ -132,14 +132,14 @@ def ptep_get_lockless(st: State, i: int) -> int:
     return _gather_access(st, i, pte)
 
 
-@kernel
+@inner
 def raw_get(st: State, i: int) -> int:
     """__ptep_get()"""
     st.c[LD] += 1
     return st.pte[i]
 
 
-@kernel
+@inner
 def peek(st: State, i: int) -> int:
     """The logical entry without counting a load; for decisions that cost nothing."""
     pte = st.pte[i]
@@ -154,7 +154,7 @@ def peek(st: State, i: int) -> int:
     return pte
 
 
-@kernel
+@inner
 def pte_batch_hint(st: State, i: int, pte: int) -> int:
     """Entries from here to the end of the contpte block; 1 outside one."""
     if not pte_valid_cont(pte):
@@ -166,7 +166,7 @@ def pte_batch_hint(st: State, i: int, pte: int) -> int:
 # --- fold and unfold -----------------------------------------------------------
 
 
-@kernel
+@inner
 def _convert(st: State, i: int, va: int, pte: int) -> None:
     """contpte_convert(): break-before-make repaint of one block."""
     cont = st.s[CONT_PTES]
@@ -186,7 +186,7 @@ def _convert(st: State, i: int, va: int, pte: int) -> None:
     st.c[ST] += cont
 
 
-@kernel
+@inner
 def contpte_try_unfold(st: State, i: int, va: int, pte: int) -> None:
     """Inline test and __contpte_try_unfold()."""
     if pte_valid_cont(pte):
@@ -195,7 +195,7 @@ def contpte_try_unfold(st: State, i: int, va: int, pte: int) -> None:
         _convert(st, i, va, pte & ~CONT)
 
 
-@kernel
+@inner
 def _unfold_in_batch(st: State, i: int, va: int, pte: int) -> None:
     """The same from inside contpte.c, where __contpte_try_unfold() is inlined."""
     if pte_valid_cont(pte):
@@ -203,7 +203,7 @@ def _unfold_in_batch(st: State, i: int, va: int, pte: int) -> None:
         _convert(st, i, va, pte & ~CONT)
 
 
-@kernel
+@inner
 def contpte_try_unfold_partial(st: State, i: int, va: int, nr: int) -> None:
     """Unfold the blocks that [i, i + nr) covers in part."""
     st.c[UNFOLD_PARTIAL] += 1
@@ -215,7 +215,7 @@ def contpte_try_unfold_partial(st: State, i: int, va: int, nr: int) -> None:
         _unfold_in_batch(st, last, va + ((nr - 1) << st.s[PAGE_SHIFT]), raw_get(st, last))
 
 
-@kernel
+@inner
 def _try_fold(st: State, i: int, va: int, pte: int) -> None:
     """contpte_try_fold() and __contpte_try_fold(): only the block's last entry may fold."""
     cont = st.s[CONT_PTES]
@@ -241,7 +241,7 @@ def _try_fold(st: State, i: int, va: int, pte: int) -> None:
 # --- writing -------------------------------------------------------------------
 
 
-@kernel
+@inner
 def set_pte_at(st: State, i: int, va: int, pte: int) -> None:
     """set_ptes() of one entry."""
     if not st.s[F_CONTPTE]:
@@ -254,7 +254,7 @@ def set_pte_at(st: State, i: int, va: int, pte: int) -> None:
     _try_fold(st, i, va, pte & ~CONT)
 
 
-@kernel
+@inner
 def set_ptes(st: State, i: int, va: int, pte: int, nr: int) -> None:
     """Consecutive entries of one folio; whole aligned blocks are painted CONT."""
     if nr == 1:
@@ -280,7 +280,7 @@ def set_ptes(st: State, i: int, va: int, pte: int, nr: int) -> None:
         done += run
 
 
-@kernel
+@inner
 def pte_clear(st: State, i: int, va: int) -> None:
     """pte_clear(): a plain store of zero."""
     if st.s[F_CONTPTE]:
@@ -289,7 +289,7 @@ def pte_clear(st: State, i: int, va: int) -> None:
     st.c[ST] += 1
 
 
-@kernel
+@inner
 def ptep_get_and_clear(st: State, i: int, va: int) -> int:
     """One entry, unfolding its block first."""
     if st.s[F_CONTPTE]:
@@ -300,7 +300,7 @@ def ptep_get_and_clear(st: State, i: int, va: int) -> int:
     return pte
 
 
-@kernel
+@inner
 def _clear_run(st: State, i: int, nr: int) -> int:
     """nr atomic exchanges; the first entry with the run's young and dirty."""
     pte = st.pte[i]
@@ -313,7 +313,7 @@ def _clear_run(st: State, i: int, nr: int) -> int:
     return pte
 
 
-@kernel
+@inner
 def get_and_clear_full_ptes(st: State, i: int, va: int, nr: int) -> int:
     """get_and_clear_full_ptes(): the first entry with the run's young and dirty."""
     if nr == 1:
@@ -324,7 +324,7 @@ def get_and_clear_full_ptes(st: State, i: int, va: int, nr: int) -> int:
     return _clear_run(st, i, nr)
 
 
-@kernel
+@inner
 def clear_full_ptes(st: State, i: int, va: int, nr: int) -> None:
     """clear_full_ptes(): young and dirty are thrown away."""
     if nr == 1:
@@ -336,7 +336,7 @@ def clear_full_ptes(st: State, i: int, va: int, nr: int) -> None:
     _clear_run(st, i, nr)
 
 
-@kernel
+@inner
 def wrprotect_ptes(st: State, i: int, va: int, nr: int) -> None:
     """Write-protect a run; a single entry of a block unfolds it."""
     if nr == 1:
@@ -355,7 +355,7 @@ def wrprotect_ptes(st: State, i: int, va: int, nr: int) -> None:
     st.c[CAS] += nr
 
 
-@kernel
+@inner
 def ptep_clear_flush(st: State, i: int, va: int) -> int:
     """Clear one entry and flush its page, waiting for it."""
     pte = ptep_get_and_clear(st, i, va)
@@ -367,7 +367,7 @@ def ptep_clear_flush(st: State, i: int, va: int) -> int:
 # --- young and dirty -------------------------------------------------------------
 
 
-@kernel
+@inner
 def clear_young_dirty_ptes(st: State, i: int, va: int, nr: int, dirty: int) -> None:
     """Clear young, and with ``dirty`` both, widened to whole contpte blocks.
 
@@ -395,7 +395,7 @@ def clear_young_dirty_ptes(st: State, i: int, va: int, nr: int, dirty: int) -> N
         st.c[CAS] += end - start
 
 
-@kernel
+@inner
 def _test_and_clear_young(st: State, start: int, end: int) -> bool:
     young = 0
     for k in range(start, end):
@@ -406,7 +406,7 @@ def _test_and_clear_young(st: State, start: int, end: int) -> bool:
     return young != 0
 
 
-@kernel
+@inner
 def test_and_clear_young_ptes(st: State, i: int, va: int, nr: int, flush: int) -> bool:
     """clear_flush_young_ptes() with ``flush``, else test_and_clear_young_ptes().
 
@@ -438,7 +438,7 @@ def test_and_clear_young_ptes(st: State, i: int, va: int, nr: int, flush: int) -
     return young
 
 
-@kernel
+@inner
 def _set_access(st: State, i: int, entry: int) -> None:
     """___ptep_set_access_flags(): OR the access bits of ``entry`` in."""
     pte = st.pte[i]
@@ -448,7 +448,7 @@ def _set_access(st: State, i: int, entry: int) -> None:
     st.pte[i] = pte
 
 
-@kernel
+@inner
 def ptep_set_access_flags(st: State, i: int, va: int, entry: int, dirty: int) -> bool:
     """Upgrade an entry after a fault; True when something changed.
 

@@ -9,7 +9,7 @@ simulator: a kind in bits 4-8, an offset from bit 12.
 
 from __future__ import annotations
 
-from tracer.jit import kernel
+from tracer.jit import inner
 
 VALID = 1 << 0
 USER = 1 << 6
@@ -45,40 +45,40 @@ NP_DIRTY = 1 << 10
 BLOCK_IGNORES = AF | DIRTY
 
 
-@kernel
+@inner
 def pte_present(pte: int) -> bool:
     return (pte & (VALID | PRESENT_INVALID)) != 0
 
 
-@kernel
+@inner
 def pte_valid_cont(pte: int) -> bool:
     return (pte & (VALID | CONT)) == (VALID | CONT)
 
 
-@kernel
+@inner
 def pte_pfn(pte: int) -> int:
     return (pte & PFN_MASK) >> PFN_SHIFT
 
 
-@kernel
+@inner
 def pte_dirty(pte: int) -> bool:
     """Software dirty, or hardware dirty: writable and not read-only."""
     return (pte & DIRTY) != 0 or (pte & (WRITE | RDONLY)) == WRITE
 
 
-@kernel
+@inner
 def pte_mkclean(pte: int) -> int:
     return (pte & ~DIRTY) | RDONLY
 
 
-@kernel
+@inner
 def pte_mkdirty(pte: int) -> int:
     if pte & WRITE:
         pte &= ~RDONLY
     return pte | DIRTY
 
 
-@kernel
+@inner
 def pte_wrprotect(pte: int) -> int:
     """A hardware-dirty entry keeps its dirtiness in the software bit."""
     if (pte & (WRITE | RDONLY)) == WRITE:
@@ -86,7 +86,7 @@ def pte_wrprotect(pte: int) -> int:
     return (pte & ~WRITE) | RDONLY
 
 
-@kernel
+@inner
 def pte_mkwrite(pte: int) -> int:
     pte |= WRITE
     if pte & DIRTY:
@@ -94,17 +94,17 @@ def pte_mkwrite(pte: int) -> int:
     return pte
 
 
-@kernel
+@inner
 def pte_advance_pfn(pte: int, nr: int) -> int:
     return pte + (nr << PFN_SHIFT)
 
 
-@kernel
+@inner
 def is_swap(pte: int) -> bool:
     return (pte & (VALID | PRESENT_INVALID)) == 0 and (pte & KIND_MASK) == SWAP
 
 
-@kernel
+@inner
 def is_migration(pte: int) -> bool:
     if pte & (VALID | PRESENT_INVALID):
         return False

@@ -20,7 +20,7 @@ from replay.state import (
     PTRS_PER_PTE,
     State,
 )
-from tracer.jit import kernel
+from tracer.jit import inner
 
 TLBI_VA = INDEX["tlbi_va"]
 TLBI_RANGE = INDEX["tlbi_range"]
@@ -36,13 +36,13 @@ SCALES = 4
 NUM_MAX = 31
 
 
-@kernel
+@inner
 def _tlbi(st: State, counter: int) -> None:
     """One __tlbi(); KPTI adds the __tlbi_user() of the user ASID."""
     st.c[counter] += 2 if st.s[CPU_KPTI] else 1
 
 
-@kernel
+@inner
 def flush_sync(st: State) -> None:
     """DSB ISH that ends an invalidation; the erratum repeats TLBI and DSB."""
     st.c[DSB_ISH] += 1
@@ -51,7 +51,7 @@ def flush_sync(st: State) -> None:
         st.c[DSB_ISH] += 1
 
 
-@kernel
+@inner
 def flush_tlb_mm(st: State) -> None:
     """Whole address space: DSB ISHST, TLBI ASIDE1IS, DSB ISH."""
     st.c[DSB_ISHST] += 1
@@ -59,7 +59,7 @@ def flush_tlb_mm(st: State) -> None:
     flush_sync(st)
 
 
-@kernel
+@inner
 def _range_limit_excess(st: State, pages: int, stride_pages: int) -> bool:
     """__flush_tlb_range_limit_excess(): too many operations, invalidate the ASID."""
     if st.s[CPU_TLBI_RANGE]:
@@ -67,7 +67,7 @@ def _range_limit_excess(st: State, pages: int, stride_pages: int) -> bool:
     return pages >= st.s[PTRS_PER_PTE] * stride_pages
 
 
-@kernel
+@inner
 def _range_op(st: State, start: int, pages: int, stride_pages: int, local: int) -> None:
     """__flush_tlb_range_op(): range instructions by falling scale, singles where they must be."""
     va_counter = TLBI_LOCAL if local else TLBI_VA
@@ -92,7 +92,7 @@ def _range_op(st: State, start: int, pages: int, stride_pages: int, local: int) 
         scale -= 1
 
 
-@kernel
+@inner
 def flush_tlb_range(
     st: State, start: int, end: int, stride_pages: int, sync: int, local: int
 ) -> None:
@@ -119,7 +119,7 @@ def flush_tlb_range(
             flush_sync(st)
 
 
-@kernel
+@inner
 def flush_tlb_page(st: State, va: int) -> None:
     """One page, synchronous."""
     flush_tlb_range(st, va, va + st.s[PAGE_SIZE], 1, 1, 0)

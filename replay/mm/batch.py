@@ -20,14 +20,14 @@ from replay.arm64.pte import (
 )
 from replay.mm.folio import folio_head, folio_nr_pages
 from replay.state import State
-from tracer.jit import kernel
+from tracer.jit import inner
 
 # fpb_t, with the sense of 7.x: what must match besides the frame numbers.
 RESPECT_DIRTY = 1
 RESPECT_WRITE = 2
 
 
-@kernel
+@inner
 def _comparable(pte: int, flags: int) -> int:
     """__pte_batch_clear_ignored()"""
     dirty = pte_dirty(pte)
@@ -39,7 +39,7 @@ def _comparable(pte: int, flags: int) -> int:
     return pte | RDONLY
 
 
-@kernel
+@inner
 def folio_pte_batch(st: State, i: int, pte: int, max_nr: int, flags: int) -> int:
     """Length of the run at ``i``; the first entry was read by the caller.
 

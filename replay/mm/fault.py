@@ -56,7 +56,7 @@ from replay.state import (
     State,
 )
 from replay.stream import VMF_SHARED, VMF_WRITE
-from tracer.jit import kernel
+from tracer.jit import inner
 
 PTL = INDEX["ptl"]
 MMC = INDEX["mmc"]
@@ -71,7 +71,7 @@ FAULT_FLAG_WRITE = 1
 RMAP_EXCLUSIVE = 1
 
 
-@kernel
+@inner
 def user_pte(pfn: int, vm_flags: int, write: int, young: int) -> int:
     """A new user entry for ``pfn``: vm_page_prot, and writable and dirty with ``write``."""
     pte = VALID | USER | RDONLY | (pfn << PFN_SHIFT)
@@ -84,7 +84,7 @@ def user_pte(pfn: int, vm_flags: int, write: int, young: int) -> int:
     return pte
 
 
-@kernel
+@inner
 def _install_folio(st: State, pfn: int, order: int, flags: int) -> None:
     """Know a folio that an event names; one of another order starts a new life."""
     head = pfn & -(1 << order)
@@ -92,7 +92,7 @@ def _install_folio(st: State, pfn: int, order: int, flags: int) -> None:
         folio_new(st, head, order, flags | INFO_LIVE)
 
 
-@kernel
+@inner
 def map_new_anon(
     st: State, mm: int, va: int, pfn: int, order: int, vm_flags: int, exclusive: int
 ) -> None:
@@ -115,7 +115,7 @@ def map_new_anon(
     set_ptes(st, i, va, user_pte(pfn, vm_flags, vm_flags & VMF_WRITE, 1), nr)
 
 
-@kernel
+@inner
 def _wp_fault(st: State, i: int) -> int:
     """handle_pte_fault() and the entry of do_wp_page(), which looks for uffd-wp."""
     ptep_get_lockless(st, i)
@@ -124,7 +124,7 @@ def _wp_fault(st: State, i: int) -> int:
     return ptep_get(st, i)
 
 
-@kernel
+@inner
 def wp_page_copy(
     st: State, mm: int, va: int, pfn: int, order: int, vm_flags: int
 ) -> None:
@@ -149,7 +149,7 @@ def wp_page_copy(
         st.c[MMC] += 1
 
 
-@kernel
+@inner
 def wp_page_reuse(st: State, mm: int, va: int, vm_flags: int) -> None:
     """The page is ours: make the entry writable in place."""
     table = pte_alloc(st, mm, va)
@@ -164,7 +164,7 @@ def wp_page_reuse(st: State, mm: int, va: int, vm_flags: int) -> None:
     ptep_set_access_flags(st, i, va, entry, 1)
 
 
-@kernel
+@inner
 def set_pte_range(
     st: State,
     mm: int,
@@ -208,12 +208,12 @@ def set_pte_range(
         done += run
 
 
-@kernel
+@inner
 def _install_anon(st: State, pfn: int, order: int) -> None:
     folio_new(st, pfn & -(1 << order), order, INFO_ANON | INFO_SWAPBACKED | INFO_LIVE)
 
 
-@kernel
+@inner
 def rmap_of_mapped(st: State, mm: int, va: int, pfn: int) -> bool:
     """The entry at ``va`` maps this new anon folio already; count only the rmap."""
     table = pte_alloc(st, mm, va)
@@ -225,7 +225,7 @@ def rmap_of_mapped(st: State, mm: int, va: int, pfn: int) -> bool:
     return True
 
 
-@kernel
+@inner
 def do_swap_page(
     st: State, mm: int, va: int, pfn: int, nr: int, order: int, vm_flags: int, flags: int, new: int
 ) -> None:
@@ -269,7 +269,7 @@ def do_swap_page(
         done += run
 
 
-@kernel
+@inner
 def access(st: State, mm: int, va: int, nr: int, write: int) -> None:
     """What the CPU does by itself: set young, and dirty on a writable entry. Free of counts."""
     for k in range(nr):

@@ -25,7 +25,7 @@ from replay.state import (
     SWAP_NEXT,
     State,
 )
-from tracer.jit import kernel
+from tracer.jit import inner
 
 RMW_MAP = INDEX["rmw_map"]
 RMAP_CALL = INDEX["rmap_call"]
@@ -40,28 +40,28 @@ PAGE_LINE = INDEX["page_line"]
 F_MM_ID = POLICY + FEATURE_INDEX["mm_id"]
 
 
-@kernel
+@inner
 def folio_order(st: State, pfn: int) -> int:
     return st.info[pfn] & INFO_ORDER
 
 
-@kernel
+@inner
 def folio_nr_pages(st: State, pfn: int) -> int:
     return 1 << (st.info[pfn] & INFO_ORDER)
 
 
-@kernel
+@inner
 def folio_head(st: State, pfn: int) -> int:
-    return pfn & -(1 << (st.info[pfn] & INFO_ORDER))
+    return pfn - pfn % (1 << (st.info[pfn] & INFO_ORDER))
 
 
-@kernel
+@inner
 def folio_test(st: State, pfn: int, flag: int) -> bool:
     """Folio flags are kept on the head page."""
     return (st.info[folio_head(st, pfn)] & flag) != 0
 
 
-@kernel
+@inner
 def folio_new(st: State, head: int, order: int, flags: int) -> None:
     """A folio as the page allocator hands it out: nothing mapped, no page exclusive."""
     for pfn in range(head, head + (1 << order)):
@@ -80,7 +80,7 @@ def folio_new(st: State, head: int, order: int, flags: int) -> None:
         st.large[row, LARGE_SWAP] = -1
 
 
-@kernel
+@inner
 def folio_flag(st: State, pfn: int, flag: int, value: int) -> None:
     """Set or clear a folio flag; 0x7FFF keeps the complement inside 16 bits."""
     head = folio_head(st, pfn)
@@ -90,13 +90,13 @@ def folio_flag(st: State, pfn: int, flag: int, value: int) -> None:
         st.info[head] = st.info[head] & (0x7FFF ^ flag)
 
 
-@kernel
+@inner
 def _page_lines(st: State, pfn: int, nr: int) -> None:
     """A struct page is one 64 byte line; the folio's first pages hold its counters."""
     st.c[PAGE_LINE] += nr
 
 
-@kernel
+@inner
 def _count_mappings(st: State, pfn: int, nr: int, delta: int) -> int:
     """Change nr _mapcounts; return how many pages crossed between mapped and not."""
     crossed = 0
@@ -109,7 +109,7 @@ def _count_mappings(st: State, pfn: int, nr: int, delta: int) -> int:
     return crossed
 
 
-@kernel
+@inner
 def folio_remove_rmap_ptes(st: State, pfn: int, nr: int) -> None:
     """Undo nr mappings; queue a partly mapped anon folio for splitting."""
     st.c[RMAP_CALL] += 1
@@ -135,7 +135,7 @@ def folio_remove_rmap_ptes(st: State, pfn: int, nr: int) -> None:
             st.info[head] = info | INFO_PARTIAL
 
 
-@kernel
+@inner
 def _add_ptes(st: State, pfn: int, nr: int) -> None:
     st.c[RMAP_CALL] += 1
     _page_lines(st, pfn, nr)
@@ -149,13 +149,13 @@ def _add_ptes(st: State, pfn: int, nr: int) -> None:
             st.c[RMW_MAP] += 1
 
 
-@kernel
+@inner
 def folio_add_file_rmap_ptes(st: State, pfn: int, nr: int) -> None:
     st.c[ADD_FILE] += 1
     _add_ptes(st, pfn, nr)
 
 
-@kernel
+@inner
 def folio_add_anon_rmap_ptes(st: State, pfn: int, nr: int, exclusive: int) -> None:
     """Map pages of an anon folio that is mapped, or was."""
     st.c[ADD_ANON] += 1
@@ -166,7 +166,7 @@ def folio_add_anon_rmap_ptes(st: State, pfn: int, nr: int, exclusive: int) -> No
         st.c[AEX] += nr
 
 
-@kernel
+@inner
 def folio_add_new_anon_rmap(st: State, pfn: int, nr: int, exclusive: int) -> None:
     """First mapping of a new folio: plain stores, nobody else can see it."""
     st.c[ADD_NEW] += 1
@@ -184,7 +184,7 @@ def folio_add_new_anon_rmap(st: State, pfn: int, nr: int, exclusive: int) -> Non
         st.large[row, LARGE_NR_MAPPED] = nr
 
 
-@kernel
+@inner
 def folio_dup_rmap_ptes(st: State, pfn: int, nr: int) -> None:
     """folio_try_dup_anon_rmap_ptes(), folio_dup_file_rmap_ptes() at fork."""
     st.c[RMAP_CALL] += 1
@@ -200,7 +200,7 @@ def folio_dup_rmap_ptes(st: State, pfn: int, nr: int) -> None:
         st.c[RMW_MAP] += 1
 
 
-@kernel
+@inner
 def folio_try_share_anon_rmap(st: State, pfn: int, nr: int) -> None:
     """folio_try_share_anon_rmap_pte(): two full barriers, then nobody owns the pages alone."""
     st.c[MB] += 2
@@ -209,7 +209,7 @@ def folio_try_share_anon_rmap(st: State, pfn: int, nr: int) -> None:
     st.c[AEX] += nr
 
 
-@kernel
+@inner
 def exclusive_run(st: State, pfn: int, nr: int) -> int:
     """page_anon_exclusive_batch(): pages from ``pfn`` with equal PG_anon_exclusive."""
     first = st.info[pfn] & INFO_AE
@@ -219,7 +219,7 @@ def exclusive_run(st: State, pfn: int, nr: int) -> int:
     return run
 
 
-@kernel
+@inner
 def folio_swap_entry(st: State, pfn: int) -> int:
     """Swap offset of a page; a folio gets a run of offsets when it enters the swap cache."""
     order = folio_order(st, pfn)

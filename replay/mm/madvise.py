@@ -14,7 +14,7 @@ from replay.mm.pgtable import index_of, pmd_addr_end, table_of
 from replay.mm.rmap import flush_tlb_batched_pending
 from replay.policies import FEATURE_INDEX
 from replay.state import PAGE_SHIFT, POLICY, State
-from tracer.jit import kernel
+from tracer.jit import inner
 
 PTL = INDEX["ptl"]
 MMC = INDEX["mmc"]
@@ -27,7 +27,7 @@ PAGEOUT = 1
 FREE = 2
 
 
-@kernel
+@inner
 def _run(st: State, i: int, pte: int, max_nr: int) -> int:
     """madvise_folio_pte_batch(): 0 when the range covers the folio only in part."""
     nr_folio = folio_nr_pages(st, pte_pfn(pte))
@@ -39,7 +39,7 @@ def _run(st: State, i: int, pte: int, max_nr: int) -> int:
     return nr if nr == nr_folio else 0
 
 
-@kernel
+@inner
 def _any_young_dirty(st: State, i: int, nr: int) -> int:
     """1: some entry is young, 2: some entry is dirty, as the batch reported."""
     found = 0
@@ -52,7 +52,7 @@ def _any_young_dirty(st: State, i: int, nr: int) -> int:
     return found
 
 
-@kernel
+@inner
 def _present(st: State, ctx: int, i: int, va: int, pte: int, max_nr: int, what: int) -> int:
     """One folio of the scan; returns the entries passed."""
     if pte & SPECIAL:
@@ -71,7 +71,7 @@ def _present(st: State, ctx: int, i: int, va: int, pte: int, max_nr: int, what: 
     return nr
 
 
-@kernel
+@inner
 def madvise_pte_range(st: State, ctx: int, mm: int, va: int, end: int, what: int) -> None:
     """madvise_cold_or_pageout_pte_range(), madvise_free_pte_range(): one PMD.
 

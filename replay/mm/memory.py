@@ -71,7 +71,7 @@ from replay.state import (
     State,
 )
 from replay.stream import VMF_PFNMAP, VMF_SHARED, VMF_UFFD_WP
-from tracer.jit import kernel
+from tracer.jit import inner
 
 LD = INDEX["ld"]
 PTL = INDEX["ptl"]
@@ -103,7 +103,7 @@ RSS_SWAP = 4
 RSS_SHMEM = 8
 
 
-@kernel
+@inner
 def rss_members(bits: int) -> int:
     """Members that add_mm_rss_vec() has to touch."""
     nr = 0
@@ -113,7 +113,7 @@ def rss_members(bits: int) -> int:
     return nr
 
 
-@kernel
+@inner
 def rss_member(st: State, pfn: int) -> int:
     info = st.info[folio_head(st, pfn)]
     if info & INFO_ANON:
@@ -124,7 +124,7 @@ def rss_member(st: State, pfn: int) -> int:
 # --- zap -------------------------------------------------------------------------
 
 
-@kernel
+@inner
 def swap_pte_batch(st: State, i: int, pte: int, max_nr: int) -> int:
     """Consecutive swap entries with equal bits."""
     nr = 1
@@ -135,20 +135,20 @@ def swap_pte_batch(st: State, i: int, pte: int, max_nr: int) -> int:
     return nr
 
 
-@kernel
+@inner
 def free_swap_run(st: State, first: int, nr: int) -> None:
     """Swap counts of a run: one call, one lock pair for each cluster it touches."""
     st.c[SWP_OP] += 1
     st.c[SWP_LOCK] += (first + nr - 1) // SWAPFILE_CLUSTER - first // SWAPFILE_CLUSTER + 1
 
 
-@kernel
+@inner
 def clear_not_present_ptes(st: State, i: int, va: int, nr: int) -> None:
     for k in range(nr):
         pte_clear(st, i + k, va + (k << st.s[PAGE_SHIFT]))
 
 
-@kernel
+@inner
 def _zap_markers(st: State, i: int, va: int, nr: int, pte: int, vm_flags: int, flags: int) -> None:
     """zap_install_uffd_wp_if_needed(): file-backed uffd-wp entries leave a marker."""
     if flags & ZAP_DROP_MARKER or not vm_flags & VMF_UFFD_WP or not pte & UFFD:
@@ -159,7 +159,7 @@ def _zap_markers(st: State, i: int, va: int, nr: int, pte: int, vm_flags: int, f
         set_pte_at(st, i + k, va + (k << st.s[PAGE_SHIFT]), MARKER_UFFD)
 
 
-@kernel
+@inner
 def _zap_present(
     st: State, ctx: int, i: int, va: int, pte: int, max_nr: int, vm_flags: int, flags: int
 ) -> int:
@@ -194,7 +194,7 @@ def _zap_present(
     return nr | (rss_member(st, pfn) << 16) | (force << 24)
 
 
-@kernel
+@inner
 def _zap_nonpresent(st: State, i: int, va: int, pte: int, max_nr: int, flags: int) -> int:
     """Swap and other entries: entries done, rss members in bits 16+."""
     members = 0
@@ -217,7 +217,7 @@ def _zap_nonpresent(st: State, i: int, va: int, pte: int, max_nr: int, flags: in
     return nr | (members << 16)
 
 
-@kernel
+@inner
 def table_is_empty(st: State, table: int) -> bool:
     per = st.s[PTRS_PER_PTE]
     for k in range(table * per, (table + 1) * per):
@@ -226,7 +226,7 @@ def table_is_empty(st: State, table: int) -> bool:
     return True
 
 
-@kernel
+@inner
 def _zap_pte_range(
     st: State, ctx: int, mm: int, table: int, va: int, end: int, vm_flags: int, flags: int
 ) -> None:
@@ -262,7 +262,7 @@ def _zap_pte_range(
         pte_free_tlb(st, ctx, start)
 
 
-@kernel
+@inner
 def zap_vma_range(
     st: State, ctx: int, mm: int, va: int, end: int, vm_flags: int, flags: int
 ) -> None:
@@ -280,7 +280,7 @@ def zap_vma_range(
 # --- fork ------------------------------------------------------------------------
 
 
-@kernel
+@inner
 def _copy_nonpresent(st: State, src: int, dst: int, va: int, pte: int) -> int:
     """copy_nonpresent_pte(): rss members."""
     members = 0
@@ -304,7 +304,7 @@ def _copy_nonpresent(st: State, src: int, dst: int, va: int, pte: int) -> int:
     return members
 
 
-@kernel
+@inner
 def _copy_present(
     st: State, src: int, dst: int, va: int, pte: int, max_nr: int, vm_flags: int
 ) -> int:
@@ -332,7 +332,7 @@ def _copy_present(
     return nr | (members << 16)
 
 
-@kernel
+@inner
 def _vma_needs_copy(st: State, mm: int, va: int, end: int, vm_flags: int) -> bool:
     """Page cache mappings are faulted in again; only a VMA with an anon_vma is copied.
 
@@ -358,7 +358,7 @@ def _vma_needs_copy(st: State, mm: int, va: int, end: int, vm_flags: int) -> boo
     return False
 
 
-@kernel
+@inner
 def copy_page_range(
     st: State, src_mm: int, dst_mm: int, va: int, end: int, vm_flags: int
 ) -> None:
@@ -391,7 +391,7 @@ def copy_page_range(
         st.c[MMC] += rss_members(members)
 
 
-@kernel
+@inner
 def dup_mmap_end(st: State) -> None:
     """The parent's translations are stale: dup_mmap() ends with flush_tlb_mm(oldmm)."""
     flush_tlb_mm(st)

@@ -54,13 +54,13 @@ from replay.state import (
     PVMW_PTE,
     State,
 )
-from tracer.jit import kernel
+from tracer.jit import inner
 
 RMW_REF = INDEX["rmw_ref"]
 F_DEFER = POLICY + FEATURE_INDEX["deferred_flush"]
 
 
-@kernel
+@inner
 def _migration_entry(pte: int, exclusive: int) -> int:
     """make_*_migration_entry() with the old entry's access bits."""
     if pte & WRITE:
@@ -79,7 +79,7 @@ def _migration_entry(pte: int, exclusive: int) -> int:
     return entry
 
 
-@kernel
+@inner
 def try_to_migrate_one(
     st: State, ctx: int, mm: int, pfn: int, va: int, vm_end: int, flags: int
 ) -> None:
@@ -105,7 +105,7 @@ def try_to_migrate_one(
         st.c[RMW_REF] += 1
 
 
-@kernel
+@inner
 def _adopt(st: State, pfn: int, order: int, anon: int) -> None:
     """The folio that comes back may be a new one, or a piece of the old one."""
     head = pfn & -(1 << order)
@@ -116,7 +116,7 @@ def _adopt(st: State, pfn: int, order: int, anon: int) -> None:
         folio_new(st, head, order, flags)
 
 
-@kernel
+@inner
 def _first_migration(st: State, mm: int, va: int, nr: int) -> int:
     """Frame in the first migration entry of the range, or -1."""
     for k in range(nr):
@@ -130,7 +130,7 @@ def _first_migration(st: State, mm: int, va: int, nr: int) -> int:
     return -1
 
 
-@kernel
+@inner
 def remove_migration_pte(
     st: State, mm: int, pfn: int, order: int, va: int, vm_end: int, vm_flags: int, anon: int
 ) -> None:

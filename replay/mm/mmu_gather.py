@@ -31,7 +31,7 @@ from replay.state import (
     PTRS_PER_PTE,
     State,
 )
-from tracer.jit import kernel
+from tracer.jit import inner
 
 GSLOT = INDEX["gslot"]
 GPAGE = INDEX["gpage"]
@@ -47,7 +47,7 @@ BATCH_HEADER = 16  # bytes of struct mmu_gather_batch before its array
 MAX_ENTRIES = 10000  # MAX_GATHER_BATCH_COUNT counts pages of this many entries
 
 
-@kernel
+@inner
 def _reset_range(st: State, ctx: int) -> None:
     st.ga[ctx, GA_START] = NO_START
     st.ga[ctx, GA_END] = 0
@@ -57,7 +57,7 @@ def _reset_range(st: State, ctx: int) -> None:
     st.ga[ctx, GA_CLEARED_PUDS] = 0
 
 
-@kernel
+@inner
 def tlb_gather_mmu(st: State, ctx: int, mm: int, fullmm: int) -> None:
     """Start a gather, unless this one is already running."""
     if st.ga[ctx, GA_ACTIVE] and st.ga[ctx, GA_MM] == mm:
@@ -74,26 +74,26 @@ def tlb_gather_mmu(st: State, ctx: int, mm: int, fullmm: int) -> None:
     _reset_range(st, ctx)
 
 
-@kernel
+@inner
 def _adjust_range(st: State, ctx: int, va: int, size: int) -> None:
     st.ga[ctx, GA_START] = min(st.ga[ctx, GA_START], va)
     st.ga[ctx, GA_END] = max(st.ga[ctx, GA_END], va + size)
 
 
-@kernel
+@inner
 def tlb_remove_tlb_entries(st: State, ctx: int, va: int, nr: int) -> None:
     """tlb_flush_pte_range()"""
     _adjust_range(st, ctx, va, nr * st.s[PAGE_SIZE])
     st.ga[ctx, GA_CLEARED_PTES] = 1
 
 
-@kernel
+@inner
 def tlb_flush_pmd_range(st: State, ctx: int, va: int, size: int) -> None:
     _adjust_range(st, ctx, va, size)
     st.ga[ctx, GA_CLEARED_PMDS] = 1
 
 
-@kernel
+@inner
 def pte_free_tlb(st: State, ctx: int, va: int) -> None:
     """A PTE table goes: the walk cache above it must go too."""
     _adjust_range(st, ctx, va, st.s[PAGE_SIZE])
@@ -101,7 +101,7 @@ def pte_free_tlb(st: State, ctx: int, va: int) -> None:
     st.ga[ctx, GA_CLEARED_PMDS] = 1
 
 
-@kernel
+@inner
 def tlb_flush_mmu_tlbonly(st: State, ctx: int) -> None:
     """Emit the gathered invalidation, if there is any, and forget it."""
     ga = st.ga
@@ -125,7 +125,7 @@ def tlb_flush_mmu_tlbonly(st: State, ctx: int) -> None:
     _reset_range(st, ctx)
 
 
-@kernel
+@inner
 def _batch_free(st: State, ctx: int) -> None:
     """tlb_batch_pages_flush(): one refcount operation a run; the batch list is kept."""
     st.c[RMW_REF] += st.ga[ctx, GA_RUNS]
@@ -136,26 +136,26 @@ def _batch_free(st: State, ctx: int) -> None:
     st.ga[ctx, GA_DELAYED_RMAP] = 0
 
 
-@kernel
+@inner
 def tlb_flush_mmu(st: State, ctx: int) -> None:
     tlb_flush_mmu_tlbonly(st, ctx)
     _batch_free(st, ctx)
 
 
-@kernel
+@inner
 def tlb_end_vma(st: State, ctx: int) -> None:
     """arm64 does not merge VMAs in one flush."""
     if not st.ga[ctx, GA_FULLMM]:
         tlb_flush_mmu_tlbonly(st, ctx)
 
 
-@kernel
+@inner
 def tlb_finish_mmu(st: State, ctx: int) -> None:
     tlb_flush_mmu(st, ctx)
     st.ga[ctx, GA_ACTIVE] = 0
 
 
-@kernel
+@inner
 def _next_batch(st: State, ctx: int) -> bool:
     """tlb_next_batch(): False when the caller has to flush first."""
     st.c[NEXT_BATCH] += 1
@@ -173,7 +173,7 @@ def _next_batch(st: State, ctx: int) -> bool:
     return True
 
 
-@kernel
+@inner
 def tlb_remove_folio_pages(st: State, ctx: int, nr: int, delay_rmap: int) -> bool:
     """__tlb_remove_folio_pages(): True when a flush is forced.
 

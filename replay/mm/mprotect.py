@@ -39,7 +39,7 @@ from replay.mm.rmap import flush_tlb_batched_pending
 from replay.policies import FEATURE_INDEX
 from replay.state import INFO_AE, INFO_ANON, PAGE_SHIFT, POLICY, State
 from replay.stream import VMF_ANON, VMF_EXEC, VMF_PROT_NONE, VMF_SHARED, VMF_WRITE
-from tracer.jit import kernel
+from tracer.jit import inner
 
 PTL = INDEX["ptl"]
 F_BATCH = POLICY + FEATURE_INDEX["mprotect_batch"]
@@ -55,7 +55,7 @@ MM_CP_UFFD_WP_RESOLVE = 8
 SW_BITS = 0xF << 55
 
 
-@kernel
+@inner
 def _pte_modify(pte: int, vm_flags: int, cp_flags: int) -> int:
     """pte_modify() with the VMA's protection, then the uffd-wp bits."""
     if pte_dirty(pte):
@@ -76,7 +76,7 @@ def _pte_modify(pte: int, vm_flags: int, cp_flags: int) -> int:
     return pte & ~CONT
 
 
-@kernel
+@inner
 def _needs_flush(st: State, old: int, new: int) -> bool:
     """pte_needs_flush(): generic kernels always flush."""
     if not st.s[F_NEEDS_FLUSH]:
@@ -86,14 +86,14 @@ def _needs_flush(st: State, old: int, new: int) -> bool:
     return ((old ^ new) & ~(SW_BITS | CONT)) != 0
 
 
-@kernel
+@inner
 def _commit(st: State, ctx: int, i: int, va: int, old: int, new: int, nr: int) -> None:
     set_ptes(st, i, va, new, nr)
     if _needs_flush(st, old, new):
         tlb_remove_tlb_entries(st, ctx, va, nr)
 
 
-@kernel
+@inner
 def _may_write(st: State, pte: int, vm_flags: int) -> int:
     """can_change_pte_writable(): 1 yes, 0 no, 2 anon pages that have to be exclusive."""
     if not vm_flags & VMF_WRITE or pte & (UFFD | SPECIAL) or not pte_present(pte):
@@ -103,7 +103,7 @@ def _may_write(st: State, pte: int, vm_flags: int) -> int:
     return 2 if st.info[folio_head(st, pte_pfn(pte))] & INFO_ANON else 0
 
 
-@kernel
+@inner
 def _change_present(
     st: State, ctx: int, i: int, va: int, pte: int, max_nr: int, vm_flags: int, cp_flags: int
 ) -> int:
@@ -133,7 +133,7 @@ def _change_present(
     return nr
 
 
-@kernel
+@inner
 def _change_nonpresent(st: State, i: int, va: int, pte: int, cp_flags: int) -> None:
     """Swap entries carry the uffd-wp bit."""
     new = pte
@@ -145,7 +145,7 @@ def _change_nonpresent(st: State, i: int, va: int, pte: int, cp_flags: int) -> N
         set_pte_at(st, i, va, new)
 
 
-@kernel
+@inner
 def change_protection(
     st: State, ctx: int, mm: int, va: int, end: int, vm_flags: int, cp_flags: int
 ) -> None:

@@ -19,14 +19,14 @@ from replay.mm.pgtable import index_of, move_table, pte_alloc, pte_free, table_o
 from replay.mm.rmap import flush_tlb_batched_pending
 from replay.policies import FEATURE_INDEX
 from replay.state import PAGE_SHIFT, PMD_SIZE, POLICY, PUD_SIZE, State
-from tracer.jit import kernel
+from tracer.jit import inner
 
 PTL = INDEX["ptl"]
 F_BATCH = POLICY + FEATURE_INDEX["mremap_batch"]
 F_DEFERRED = POLICY + FEATURE_INDEX["mremap_flush"]
 
 
-@kernel
+@inner
 def _flush(st: State, start: int, end: int) -> bool:
     """Under the PTLs, unless the policy flushes once at the end."""
     if st.s[F_DEFERRED]:
@@ -35,14 +35,14 @@ def _flush(st: State, start: int, end: int) -> bool:
     return False
 
 
-@kernel
+@inner
 def _extent(old: int, end: int, new: int, size: int) -> int:
     """get_extent(): up to the next boundary of either address."""
     extent = min(size - old % size, end - old)
     return min(extent, size - new % size)
 
 
-@kernel
+@inner
 def _move_run(st: State, i: int, pte: int, max_nr: int) -> int:
     """mremap_folio_pte_batch(): only contpte entries are worth a look at the folio."""
     if not st.s[F_BATCH] or max_nr == 1 or pte_batch_hint(st, i, pte) == 1:
@@ -52,7 +52,7 @@ def _move_run(st: State, i: int, pte: int, max_nr: int) -> int:
     return folio_pte_batch(st, i, pte, max_nr, RESPECT_WRITE)
 
 
-@kernel
+@inner
 def _move_ptes(st: State, mm: int, source: int, old: int, end: int, new: int) -> bool:
     """move_ptes() over one extent; True when a flush is still due."""
     target = pte_alloc(st, mm, new)
@@ -77,7 +77,7 @@ def _move_ptes(st: State, mm: int, source: int, old: int, end: int, new: int) ->
     return present and _flush(st, start, end)
 
 
-@kernel
+@inner
 def _move_normal_pmd(st: State, mm: int, old: int, new: int) -> int:
     """Hang the table over: 0 not possible, 1 flushed, 2 flush still due."""
     if table_of(st, mm, new) >= 0:
@@ -88,7 +88,7 @@ def _move_normal_pmd(st: State, mm: int, old: int, new: int) -> int:
     return 2 if _flush(st, old, old + st.s[PMD_SIZE]) else 1
 
 
-@kernel
+@inner
 def _move_normal_pud(st: State, mm: int, old: int, new: int) -> int:
     """Every table of a PUD at once: 0 not possible, 1 flushed, 2 flush due, 3 nothing there."""
     size = st.s[PMD_SIZE]
@@ -112,7 +112,7 @@ def _move_normal_pud(st: State, mm: int, old: int, new: int) -> int:
     return 2 if _flush(st, old, old + st.s[PUD_SIZE]) else 1
 
 
-@kernel
+@inner
 def _drop_empty_target(st: State, mm: int, new: int) -> None:
     """A table that the kernel freed unseen would stop a PMD move; an empty one is not there."""
     table = table_of(st, mm, new)
@@ -120,7 +120,7 @@ def _drop_empty_target(st: State, mm: int, new: int) -> None:
         pte_free(st, table)
 
 
-@kernel
+@inner
 def move_page_tables(st: State, mm: int, old: int, end: int, new: int) -> None:
     """Move [old, end) to ``new``, by the largest aligned step at each point."""
     start = old

@@ -28,7 +28,7 @@ from replay.state import (
     PVMW_SYNC,
     State,
 )
-from tracer.jit import kernel
+from tracer.jit import inner
 
 WALK = INDEX["walk"]
 CHECK_PTE = INDEX["check_pte"]
@@ -36,7 +36,7 @@ PTL = INDEX["ptl"]
 F_LOCKLESS = POLICY + FEATURE_INDEX["pvmw_lockless"]
 
 
-@kernel
+@inner
 def walk_start(
     st: State, mm: int, va: int, end: int, pfn: int, nr: int, sync: int, migration: int
 ) -> None:
@@ -52,21 +52,21 @@ def walk_start(
     st.s[PVMW_MIGRATION] = migration
 
 
-@kernel
+@inner
 def _lock(st: State) -> None:
     if not st.s[PVMW_LOCKED]:
         st.s[PVMW_LOCKED] = 1
         st.c[PTL] += 1
 
 
-@kernel
+@inner
 def walk_done(st: State) -> None:
     """page_vma_mapped_walk_done()"""
     st.s[PVMW_PTE] = -1
     st.s[PVMW_LOCKED] = 0
 
 
-@kernel
+@inner
 def _read(st: State, i: int) -> int:
     """The walker's read before it holds the lock."""
     if st.s[F_LOCKLESS] and not st.s[PVMW_LOCKED]:
@@ -74,7 +74,7 @@ def _read(st: State, i: int) -> int:
     return ptep_get(st, i)
 
 
-@kernel
+@inner
 def _map_pte(st: State) -> bool:
     """map_pte(): take the lock; without PVMW_SYNC only where the first entry looks right."""
     if st.s[PVMW_SYNC]:
@@ -90,7 +90,7 @@ def _map_pte(st: State) -> bool:
     return wanted
 
 
-@kernel
+@inner
 def _check_pte(st: State) -> bool:
     st.c[CHECK_PTE] += 1
     pte = ptep_get(st, st.s[PVMW_PTE])
@@ -105,7 +105,7 @@ def _check_pte(st: State) -> bool:
     return st.s[PVMW_PFN] <= pfn < st.s[PVMW_PFN] + st.s[PVMW_NR]
 
 
-@kernel
+@inner
 def _next_pte(st: State) -> int:
     """Step to the next entry that is not none: 1 there, 0 end of range, 2 next table."""
     while True:
@@ -122,7 +122,7 @@ def _next_pte(st: State) -> int:
             return 1
 
 
-@kernel
+@inner
 def _find_table(st: State) -> bool:
     """The restart label: first table at or after the address."""
     shift = st.s[PMD_SHIFT]
@@ -135,7 +135,7 @@ def _find_table(st: State) -> bool:
     return False
 
 
-@kernel
+@inner
 def page_vma_mapped_walk(st: State) -> bool:
     """Next entry that maps the folio, in PVMW_PTE and PVMW_ADDR; False at the end."""
     st.c[WALK] += 1

@@ -22,17 +22,17 @@ from replay.state import (
     TABLE_PREV,
     State,
 )
-from tracer.jit import kernel
+from tracer.jit import inner
 
 TOMBSTONE = -2
 
 
-@kernel
+@inner
 def _home(st: State, mm: int, pmd: int) -> int:
     return (pmd * 40503 + mm * 65599) & (st.hash.shape[0] - 1)
 
 
-@kernel
+@inner
 def _slot(st: State, mm: int, pmd: int) -> int:
     """Slot of the key, or -1."""
     mask = st.hash.shape[0] - 1
@@ -45,14 +45,14 @@ def _slot(st: State, mm: int, pmd: int) -> int:
     return -1
 
 
-@kernel
+@inner
 def table_of(st: State, mm: int, va: int) -> int:
     """Table that maps ``va``, or -1."""
     slot = _slot(st, mm, va >> st.s[PMD_SHIFT])
     return st.hash[slot, 1] if slot >= 0 else -1
 
 
-@kernel
+@inner
 def _insert(st: State, mm: int, pmd: int, table: int) -> None:
     mask = st.hash.shape[0] - 1
     slot = _home(st, mm, pmd)
@@ -72,7 +72,7 @@ def _insert(st: State, mm: int, pmd: int, table: int) -> None:
     st.mm[mm, MM_TABLES] = table
 
 
-@kernel
+@inner
 def _detach(st: State, table: int) -> None:
     """Take a table out of the hash and of its mm's list."""
     mm = st.table[table, TABLE_MM]
@@ -87,7 +87,7 @@ def _detach(st: State, table: int) -> None:
         st.table[after, TABLE_PREV] = before
 
 
-@kernel
+@inner
 def pte_alloc(st: State, mm: int, va: int) -> int:
     """Table that maps ``va``, allocated empty when there is none.
 
@@ -107,7 +107,7 @@ def pte_alloc(st: State, mm: int, va: int) -> int:
     return table
 
 
-@kernel
+@inner
 def pte_free(st: State, table: int) -> None:
     """Give a table back; its entries are cleared."""
     per = st.s[PTRS_PER_PTE]
@@ -118,28 +118,28 @@ def pte_free(st: State, table: int) -> None:
     st.s[FREE_TABLE] = table
 
 
-@kernel
+@inner
 def move_table(st: State, table: int, mm: int, va: int) -> None:
     """Hang a table under another PMD (move_normal_pmd())."""
     _detach(st, table)
     _insert(st, mm, va >> st.s[PMD_SHIFT], table)
 
 
-@kernel
+@inner
 def index_of(st: State, table: int, va: int) -> int:
     """Index into State.pte of the entry of ``va``."""
     per = st.s[PTRS_PER_PTE]
     return table * per + ((va >> st.s[PAGE_SHIFT]) & (per - 1))
 
 
-@kernel
+@inner
 def pmd_addr_end(st: State, va: int, end: int) -> int:
     """End of the table that maps ``va``, or ``end`` if that comes first."""
     shift = st.s[PMD_SHIFT]
     return min(((va >> shift) + 1) << shift, end)
 
 
-@kernel
+@inner
 def ptep(st: State, mm: int, va: int) -> int:
     """Index into State.pte of the entry of ``va``, or -1 without a table."""
     table = table_of(st, mm, va)

@@ -63,7 +63,7 @@ from replay.state import (
     State,
 )
 from replay.stream import VMF_LOCKED, VMF_UFFD_WP
-from tracer.jit import kernel
+from tracer.jit import inner
 
 UBC = INDEX["ubc"]
 SET_UBC = INDEX["set_tlb_ubc_flush_pending"]
@@ -102,7 +102,7 @@ PENDING_LARGE = 16383
 # --- deferred flush --------------------------------------------------------------
 
 
-@kernel
+@inner
 def set_tlb_ubc_flush_pending(
     st: State, ctx: int, mm: int, pte: int, start: int, nr: int
 ) -> None:
@@ -125,13 +125,13 @@ def set_tlb_ubc_flush_pending(
         st.ga[ctx, UBC_WRITABLE] = 1
 
 
-@kernel
+@inner
 def try_to_unmap_flush(st: State, ctx: int) -> None:
     st.c[TRY_FLUSH] += 1
     _complete(st, ctx)
 
 
-@kernel
+@inner
 def _complete(st: State, ctx: int) -> None:
     if st.ga[ctx, UBC_REQUIRED]:
         flush_sync(st)
@@ -139,14 +139,14 @@ def _complete(st: State, ctx: int) -> None:
         st.ga[ctx, UBC_WRITABLE] = 0
 
 
-@kernel
+@inner
 def try_to_unmap_flush_dirty(st: State, ctx: int) -> None:
     """Where it calls try_to_unmap_flush() out of line, that is an operation of its own."""
     if st.ga[ctx, UBC_WRITABLE]:
         _complete(st, ctx)
 
 
-@kernel
+@inner
 def flush_tlb_batched_pending(st: State, mm: int) -> None:
     """Under the PTL before entries change: wait for the mm's deferred flushes."""
     st.c[BATCHED_PENDING] += 1
@@ -158,7 +158,7 @@ def flush_tlb_batched_pending(st: State, mm: int) -> None:
 # --- try_to_unmap_one --------------------------------------------------------------
 
 
-@kernel
+@inner
 def _unmap_batch(st: State, i: int, va: int, pte: int, vm_flags: int, vm_end: int) -> int:
     """folio_unmap_pte_batch(): entries that this step takes."""
     pfn = pte_pfn(pte)
@@ -180,7 +180,7 @@ def _unmap_batch(st: State, i: int, va: int, pte: int, vm_flags: int, vm_end: in
     return folio_pte_batch(st, i, pte, (end - va) >> st.s[PAGE_SHIFT], RESPECT_WRITE)
 
 
-@kernel
+@inner
 def _markers(st: State, i: int, va: int, pte: int, nr: int, anon: int) -> None:
     """pte_install_uffd_wp_if_needed(): the cleared entry is read again in any case."""
     if not st.s[F_MARKER]:
@@ -191,7 +191,7 @@ def _markers(st: State, i: int, va: int, pte: int, nr: int, anon: int) -> None:
             set_pte_at(st, i + k, va + (k << st.s[PAGE_SHIFT]), MARKER_UFFD)
 
 
-@kernel
+@inner
 def _swap_out(st: State, i: int, va: int, pte: int, nr: int) -> None:
     """Swap count, exclusive bit, counters and swap entries, per run of equal exclusive."""
     pfn = pte_pfn(pte)
@@ -219,7 +219,7 @@ def _swap_out(st: State, i: int, va: int, pte: int, nr: int) -> None:
         done += run
 
 
-@kernel
+@inner
 def _clear(st: State, ctx: int, mm: int, i: int, va: int, nr: int, flags: int) -> int:
     """Clear the run and flush it: deferred in reclaim, at once elsewhere."""
     if flags & TTU_BATCH_FLUSH and st.s[F_DEFER]:
@@ -233,14 +233,14 @@ def _clear(st: State, ctx: int, mm: int, i: int, va: int, nr: int, flags: int) -
     return pte
 
 
-@kernel
+@inner
 def _abort(st: State, i: int, va: int, pte: int, nr: int) -> None:
     """The page may not go: put the entries back and end the walk."""
     set_ptes(st, i, va, pte, nr)
     walk_done(st)
 
 
-@kernel
+@inner
 def try_to_unmap_one(
     st: State,
     ctx: int,
@@ -298,7 +298,7 @@ def try_to_unmap_one(
     return done
 
 
-@kernel
+@inner
 def _write_shmem(st: State, head: int, nr: int) -> None:
     """shmem_writeout() of a folio nobody maps any more takes swap counts: folio_dup_swap()."""
     if not st.s[F_SWAP_TABLE]:
@@ -311,7 +311,7 @@ def _write_shmem(st: State, head: int, nr: int) -> None:
     st.c[SWP_LOCK] += 1
 
 
-@kernel
+@inner
 def _exits_early(st: State) -> bool:
     """Kernels with a batched TTU stop after a whole folio."""
     return st.s[F_SWAP_TABLE] != 0
@@ -320,7 +320,7 @@ def _exits_early(st: State) -> bool:
 # --- aging ---------------------------------------------------------------------------
 
 
-@kernel
+@inner
 def folio_referenced_one(st: State, mm: int, pfn: int, va: int, vm_end: int) -> None:
     """Classic LRU aging of one folio in one VMA."""
     head = folio_head(st, pfn)

@@ -84,7 +84,7 @@ from replay.stream import (
     F_VMF,
     VMF_WRITE,
 )
-from tracer.jit import entry, kernel
+from tracer.jit import entry, inner
 
 DO_ANONYMOUS_PAGE = CODES["do_anonymous_page"]
 SET_PTE_RANGE = CODES["set_pte_range"]
@@ -125,7 +125,7 @@ NEED_ROOM = -1
 # --- state that the capture does not show --------------------------------------------
 
 
-@kernel
+@inner
 def _maps_any(st: State, mm: int, va: int, end: int) -> bool:
     """An entry of the range maps something, or is a migration entry."""
     step = 1 << st.s[PAGE_SHIFT]
@@ -141,7 +141,7 @@ def _maps_any(st: State, mm: int, va: int, end: int) -> bool:
     return False
 
 
-@kernel
+@inner
 def infer_map(
     st: State, mm: int, va: int, end: int, pfn: int, order: int, info: int, vm_flags: int
 ) -> None:
@@ -173,7 +173,7 @@ def infer_map(
     st.s[INFERRED_OPS] += 1
 
 
-@kernel
+@inner
 def _infer_for_rmap(st: State, op: Int64) -> None:
     """A reclaim or migration of a folio that is mapped nowhere here: it was, before."""
     order = op[F_ORDER]
@@ -186,7 +186,7 @@ def _infer_for_rmap(st: State, op: Int64) -> None:
         infer_map(st, op[F_MM], op[F_VA], end, op[F_PFN], order, info, op[F_VMF])
 
 
-@kernel
+@inner
 def _infer(st: State, op: Int64) -> None:
     """Establish state that the operation needs and the capture does not show; free of counts."""
     code = op[F_CODE]
@@ -198,7 +198,7 @@ def _infer(st: State, op: Int64) -> None:
         )
 
 
-@kernel
+@inner
 def _infer_for_fault(st: State, op: Int64) -> None:
     """A write-protect fault on an entry that is not there; nothing is known of its page."""
     table = pte_alloc(st, op[F_MM], op[F_VA])
@@ -206,7 +206,7 @@ def _infer_for_fault(st: State, op: Int64) -> None:
         st.s[INFERRED_OPS] += 1
 
 
-@kernel
+@inner
 def _folio_flags(st: State, op: Int64) -> None:
     """Take over the flags that the event recorded for a folio that is known here."""
     head = folio_head(st, op[F_PFN])
@@ -221,7 +221,7 @@ def _folio_flags(st: State, op: Int64) -> None:
 # --- tear-down ---------------------------------------------------------------------
 
 
-@kernel
+@inner
 def _free_range_tables(st: State, mm: int, start: int, end: int) -> None:
     """Free the empty tables of a range, the pages of free_pgtables()."""
     va = start
@@ -232,13 +232,13 @@ def _free_range_tables(st: State, mm: int, start: int, end: int) -> None:
         va = (((va >> st.s[PMD_SHIFT]) + 1) << st.s[PMD_SHIFT])
 
 
-@kernel
+@inner
 def _free_all_tables(st: State, mm: int) -> None:
     while st.mm[mm, MM_TABLES] >= 0:
         pte_free(st, st.mm[mm, MM_TABLES])
 
 
-@kernel
+@inner
 def _finish_gather(st: State, op: Int64) -> None:
     """tlb_finish_mmu() with what the capture saw gathered at its entry.
 
@@ -271,7 +271,7 @@ def _finish_gather(st: State, op: Int64) -> None:
 # --- dispatch ------------------------------------------------------------------------
 
 
-@kernel
+@inner
 def _map_op(st: State, op: Int64) -> bool:
     """Faults; True when the code was one of theirs."""
     code, mm, va, pfn = op[F_CODE], op[F_MM], op[F_VA], op[F_PFN]
@@ -298,7 +298,7 @@ def _map_op(st: State, op: Int64) -> bool:
     return True
 
 
-@kernel
+@inner
 def _rmap_op(st: State, op: Int64) -> bool:
     """Reclaim, aging, migration."""
     code, ctx, mm, va, pfn = op[F_CODE], op[F_CTX], op[F_MM], op[F_VA], op[F_PFN]
@@ -324,7 +324,7 @@ def _rmap_op(st: State, op: Int64) -> bool:
     return True
 
 
-@kernel
+@inner
 def _range_op(st: State, op: Int64) -> bool:
     """Operations on an address range."""
     code, ctx, mm, va, end = op[F_CODE], op[F_CTX], op[F_MM], op[F_VA], op[F_END]
@@ -353,7 +353,7 @@ def _range_op(st: State, op: Int64) -> bool:
     return True
 
 
-@kernel
+@inner
 def _has_room(st: State, op: Int64) -> bool:
     """Enough free tables, large folio rows and hash slots for any one operation."""
     used = st.s[NR_TABLES]
