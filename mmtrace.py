@@ -197,9 +197,7 @@ def _info(
 
 StoreArgument = Annotated[
     str | None,
-    typer.Argument(
-        metavar="[STORE]", help="Store or capture. Default: the newest *.mmtrace here."
-    ),
+    typer.Argument(metavar="[STORE]", help="Store or capture. Default: the newest *.mmtrace here."),
 ]
 PolicyOption = Annotated[
     list[str] | None,
@@ -422,9 +420,9 @@ def _compare(
 @app.command("report")
 def _report(
     store: StoreArgument = None,
-    output: Annotated[
-        Path, typer.Option("--output", "-o", help="HTML file to write.")
-    ] = Path("report.html"),
+    output: Annotated[Path, typer.Option("--output", "-o", help="HTML file to write.")] = Path(
+        "report.html"
+    ),
     policy: PolicyOption = None,
     force: Annotated[bool, typer.Option("--force", "-f", help="Overwrite the file.")] = False,
     truth: Annotated[

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Final
 
 from tracer.errors import UsageError
@@ -65,5 +65,5 @@ def get(name: str = DEFAULT, changes: Mapping[str, int] | None = None) -> Cpu:
     for key, value in (changes or {}).items():
         if key not in FEATURES:
             raise UsageError(f"No CPU feature {key!r}.", f"Known: {', '.join(FEATURES)}.")
-        cpu = replace(cpu, **{key: int(bool(value))})
+        cpu = Cpu(**{**asdict(cpu), key: int(bool(value))})
     return cpu

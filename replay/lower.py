@@ -134,9 +134,7 @@ def _frames(ops: pl.DataFrame) -> tuple[Int64, int]:
 def _generation(ops: pl.DataFrame, column: str) -> Int64:
     """Generation of the mm a column points to, at each operation."""
     ends = (
-        ops.filter(
-            (pl.col("op") == "tlb_finish_mmu") & ((pl.col("flags").fill_null(0) & 1) != 0)
-        )
+        ops.filter((pl.col("op") == "tlb_finish_mmu") & ((pl.col("flags").fill_null(0) & 1) != 0))
         .select(pl.col("mm").alias(column), (pl.col("seq") + 1).alias("seq"))
         .with_columns(pl.int_range(1, pl.len() + 1, dtype=pl.Int64).over(column).alias("gen"))
     )
@@ -201,7 +199,9 @@ def lower(ops: pl.DataFrame, enums: KernelEnums) -> Stream:
     """
     known = pl.col("op").is_in(list(stream.CODES)) & ~pl.col("op").is_in(list(UNMODELLED))
     unmodelled = (
-        ops.filter(~known).group_by("op", maintain_order=True).agg(pl.len().cast(pl.UInt64).alias("count"))
+        ops.filter(~known)
+        .group_by("op", maintain_order=True)
+        .agg(pl.len().cast(pl.UInt64).alias("count"))
     )
     ops = ops.filter(known)
     out = np.zeros((ops.height, stream.NR_FIELDS), np.int64)

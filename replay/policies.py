@@ -99,12 +99,12 @@ class Policy:
         return Policy(name, title, source, MappingProxyType({**self.features, **values}))
 
 
-_NOTHING: Final = Policy(
-    "nothing", "", "", MappingProxyType({f.name: 0 for f in FEATURES})
-)
+_NOTHING: Final = Policy("nothing", "", "", MappingProxyType({f.name: 0 for f in FEATURES}))
 
 LINUX_6_1: Final = _NOTHING.with_features(
-    "linux-6.1", "Linux 6.1: no contpte, no PTE batching, synchronous reclaim flush", "6.1.192 source"
+    "linux-6.1",
+    "Linux 6.1: no contpte, no PTE batching, synchronous reclaim flush",
+    "6.1.192 source",
 )
 LINUX_6_12: Final = LINUX_6_1.with_features(
     "linux-6.12",
@@ -245,5 +245,7 @@ def with_sets(policy: Policy, sets: Mapping[str, str]) -> Policy:
                 f"Use OPERATION=batched|unbatched with {', '.join(groups)}, or FEATURE=NUMBER.",
             )
         title = f"{policy.title}, {key}={value}"
-        policy = policy.with_features(f"{policy.name},{key}={value}", title, policy.source, **changes)
+        policy = policy.with_features(
+            f"{policy.name},{key}={value}", title, policy.source, **changes
+        )
     return policy

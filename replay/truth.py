@@ -113,7 +113,8 @@ def load(path: Path) -> list[TruthRow]:
         raise MmtraceError(f"Truth file {path} cannot be read: {error.strerror}.") from None
     except (ValueError, KeyError, TypeError, AttributeError):
         raise MmtraceError(
-            f"{path} is not a truth file.", "It is a JSON list of rows with kernel, workload, phase."
+            f"{path} is not a truth file.",
+            "It is a JSON list of rows with kernel, workload, phase.",
         ) from None
 
 

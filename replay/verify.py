@@ -92,11 +92,13 @@ def _marks(rows: list[tuple[int, int, str | None]]) -> pl.DataFrame:
 def _tasks(ops: pl.DataFrame) -> dict[int, int]:
     """Tasks to compare: tid to the seq from which all its mms have whole lives."""
     has_mm = ops.filter(pl.col("mm").is_not_null())
-    whole = has_mm.filter(pl.col("whole_life")).group_by("tid", maintain_order=True).agg(
-        pl.col("seq").min().alias("first")
+    whole = (
+        has_mm.filter(pl.col("whole_life"))
+        .group_by("tid", maintain_order=True)
+        .agg(pl.col("seq").min().alias("first"))
     )
-    partial = has_mm.filter(~pl.col("whole_life")).group_by("tid").agg(
-        pl.col("seq").max().alias("last")
+    partial = (
+        has_mm.filter(~pl.col("whole_life")).group_by("tid").agg(pl.col("seq").max().alias("last"))
     )
     both = whole.join(partial, on="tid", how="left", maintain_order="left")
     return {
@@ -234,9 +236,9 @@ def against_capture(
     present = [c for c, name in WITNESSES.items() if name in recorded_names]
     simulated = _simulated(replay, present)
     real = _recorded(events, marks)
-    table = simulated.join(
-        real, on=["phase", "counter"], how="full", coalesce=True
-    ).with_columns(pl.col("simulated", "real").fill_null(0))
+    table = simulated.join(real, on=["phase", "counter"], how="full", coalesce=True).with_columns(
+        pl.col("simulated", "real").fill_null(0)
+    )
     comms = {
         int(t): f"{c or 'task'}-{t}"
         for t, c in ops.group_by("tid", maintain_order=True).agg(pl.col("comm").last()).iter_rows()

@@ -72,7 +72,7 @@ def parse(system: str, text: str) -> EventFormat:
     ident = re.search(r"^ID:\s*(\d+)", text, re.M)
     if not name or not ident:
         raise CaptureError(f"Event format of system {system!r} has no name or no ID.")
-    fields = []
+    fields: list[Field] = []
     for m in _FIELD.finditer(text):
         if len(fields) >= MAX_FIELDS:
             break

@@ -18,6 +18,9 @@ from typing import Any, TypeVar, cast
 
 import numba
 
+# numba fills its config module at run time.
+config: Any = numba.config
+unliteral: Callable[[Any], Any] = numba.types.unliteral
 F = TypeVar("F", bound=Callable[..., Any])
 
 # Modules without kernels whose constants are frozen into kernels.
@@ -52,7 +55,7 @@ def kernel_key(package: str) -> str:
 @functools.cache
 def _use_cache(package: str) -> str | None:
     """The package's cache directory, or None when it cannot be written."""
-    if numba.config.DISABLE_JIT:
+    if config.DISABLE_JIT:
         return None
     directory = cache_root() / "jit" / kernel_key(package)
     try:
@@ -71,9 +74,9 @@ _NO_COUNTING: dict[str, Any] = {"_nrt": False, "no_cfunc_wrapper": True}
 def _compile(function: F, **options: Any) -> F:
     directory = _use_cache(function.__module__.partition(".")[0])
     if directory:
-        numba.config.CACHE_DIR = directory
+        config.CACHE_DIR = directory
     compiled = numba.njit(cache=directory is not None, **_OPTIONS, **options)(function)
-    if not numba.config.DISABLE_JIT:
+    if not config.DISABLE_JIT:
         _one_version(compiled)
     return cast(F, compiled)
 
@@ -102,8 +105,8 @@ def _one_version(dispatcher: Any) -> None:
     template = dispatcher.get_call_template
 
     def general(args: Any, kws: Any) -> Any:
-        plain = tuple(numba.types.unliteral(arg) for arg in args)
-        return template(plain, {k: numba.types.unliteral(v) for k, v in kws.items()})
+        plain = tuple(unliteral(arg) for arg in args)
+        return template(plain, {k: unliteral(v) for k, v in kws.items()})
 
     dispatcher.get_call_template = general
 

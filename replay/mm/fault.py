@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 from replay.arm64.contpte import (
-    peek,
     ptep_clear_flush,
     ptep_get,
     ptep_get_lockless,
@@ -16,7 +15,6 @@ from replay.arm64.pte import (
     AF,
     CONT,
     DIRTY,
-    NP_EXCLUSIVE,
     PFN_SHIFT,
     RDONLY,
     SPECIAL,
@@ -34,7 +32,6 @@ from replay.mm.folio import (
     folio_add_anon_rmap_ptes,
     folio_add_file_rmap_ptes,
     folio_add_new_anon_rmap,
-    folio_flag,
     folio_head,
     folio_new,
     folio_nr_pages,
@@ -50,7 +47,6 @@ from replay.state import (
     INFO_LIVE,
     INFO_SHMEM,
     INFO_SWAPBACKED,
-    INFO_SWAPCACHE,
     PAGE_SHIFT,
     POLICY,
     State,
@@ -125,9 +121,7 @@ def _wp_fault(st: State, i: int) -> int:
 
 
 @inner
-def wp_page_copy(
-    st: State, mm: int, va: int, pfn: int, order: int, vm_flags: int
-) -> None:
+def wp_page_copy(st: State, mm: int, va: int, pfn: int, order: int, vm_flags: int) -> None:
     """Copy on write: the old page leaves the rmap after the new one is mapped."""
     folio_new(st, pfn, order, INFO_ANON | INFO_SWAPBACKED | INFO_LIVE)
     table = pte_alloc(st, mm, va)

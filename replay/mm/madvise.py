@@ -9,7 +9,7 @@ from replay.counters import INDEX
 from replay.mm.batch import folio_pte_batch
 from replay.mm.folio import folio_nr_pages
 from replay.mm.memory import clear_not_present_ptes, free_swap_run, swap_pte_batch
-from replay.mm.mmu_gather import tlb_end_vma, tlb_gather_mmu, tlb_remove_tlb_entries
+from replay.mm.mmu_gather import tlb_gather_mmu, tlb_remove_tlb_entries
 from replay.mm.pgtable import index_of, pmd_addr_end, table_of
 from replay.mm.rmap import flush_tlb_batched_pending
 from replay.policies import FEATURE_INDEX

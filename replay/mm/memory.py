@@ -24,7 +24,6 @@ from replay.arm64.pte import (
     NP_UFFD,
     PFN_SHIFT,
     SPECIAL,
-    SWAP,
     UFFD,
     WRITE,
     is_migration,
@@ -58,13 +57,9 @@ from replay.mm.pgtable import index_of, pmd_addr_end, pte_alloc, pte_free, table
 from replay.mm.rmap import flush_tlb_batched_pending
 from replay.policies import FEATURE_INDEX
 from replay.state import (
-    GA_FULLMM,
-    INFO_AE,
     INFO_ANON,
-    INFO_PINNED,
     INFO_SHMEM,
     PAGE_SHIFT,
-    PAGE_SIZE,
     PMD_SIZE,
     POLICY,
     PTRS_PER_PTE,
@@ -195,6 +190,12 @@ def _zap_present(
 
 
 @inner
+def _is_marker(pte: int) -> bool:
+    kind = pte & KIND_MASK
+    return kind == MARKER_UFFD or kind == MARKER_GUARD
+
+
+@inner
 def _zap_nonpresent(st: State, i: int, va: int, pte: int, max_nr: int, flags: int) -> int:
     """Swap and other entries: entries done, rss members in bits 16+."""
     members = 0
@@ -209,9 +210,7 @@ def _zap_nonpresent(st: State, i: int, va: int, pte: int, max_nr: int, flags: in
         members = rss_member(st, pfn)
         folio_remove_rmap_ptes(st, pfn, 1)
         st.c[RMW_REF] += 1
-    elif (pte & KIND_MASK) == MARKER_UFFD and not flags & ZAP_DROP_MARKER:
-        return 1
-    elif (pte & KIND_MASK) == MARKER_GUARD and not flags & ZAP_DROP_MARKER:
+    elif _is_marker(pte) and not flags & ZAP_DROP_MARKER:
         return 1
     clear_not_present_ptes(st, i, va, nr)
     return nr | (members << 16)
@@ -359,9 +358,7 @@ def _vma_needs_copy(st: State, mm: int, va: int, end: int, vm_flags: int) -> boo
 
 
 @inner
-def copy_page_range(
-    st: State, src_mm: int, dst_mm: int, va: int, end: int, vm_flags: int
-) -> None:
+def copy_page_range(st: State, src_mm: int, dst_mm: int, va: int, end: int, vm_flags: int) -> None:
     """copy_page_range(): one VMA of the parent into the child."""
     if not _vma_needs_copy(st, src_mm, va, end, vm_flags):
         return

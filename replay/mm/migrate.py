@@ -11,7 +11,6 @@ from replay.arm64.contpte import (
 )
 from replay.arm64.pte import (
     AF,
-    DIRTY,
     KIND_MASK,
     MIGRATION_READ,
     MIGRATION_READ_EXCL,

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from replay.arm64.tlbflush import flush_tlb_mm, flush_tlb_range
 from replay.counters import INDEX
-from replay.policies import FEATURE_INDEX
 from replay.state import (
     GA_ACTIVE,
     GA_BATCH,
@@ -27,7 +26,6 @@ from replay.state import (
     GA_RUNS,
     GA_START,
     PAGE_SIZE,
-    POLICY,
     PTRS_PER_PTE,
     State,
 )

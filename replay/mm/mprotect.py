@@ -6,7 +6,6 @@ from __future__ import annotations
 from replay.arm64.contpte import (
     get_and_clear_full_ptes,
     ptep_get,
-    ptep_get_and_clear,
     set_pte_at,
     set_ptes,
 )
@@ -14,7 +13,6 @@ from replay.arm64.pte import (
     CONT,
     DIRTY,
     MARKER_UFFD,
-    NP_EXCLUSIVE,
     NP_UFFD,
     PRESENT_INVALID,
     RDONLY,

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from replay.arm64.contpte import (
     get_and_clear_full_ptes,
-    pte_batch_hint,
     ptep_clear_flush,
     ptep_get,
     raw_get,
@@ -17,8 +16,6 @@ from replay.arm64.contpte import (
     test_and_clear_young_ptes,
 )
 from replay.arm64.pte import (
-    AF,
-    KIND_MASK,
     MARKER_UFFD,
     NP_EXCLUSIVE,
     NP_UFFD,
@@ -103,9 +100,7 @@ PENDING_LARGE = 16383
 
 
 @inner
-def set_tlb_ubc_flush_pending(
-    st: State, ctx: int, mm: int, pte: int, start: int, nr: int
-) -> None:
+def set_tlb_ubc_flush_pending(st: State, ctx: int, mm: int, pte: int, start: int, nr: int) -> None:
     """Issue the TLBI now, leave the DSB to try_to_unmap_flush()."""
     st.c[SET_UBC] += 1
     accessible = (pte & VALID) != 0

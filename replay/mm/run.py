@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from replay.arm64.contpte import set_ptes
-from replay.arm64.pte import is_migration, pte_pfn, pte_present
+from replay.arm64.pte import is_migration, pte_present
 from replay.mm.fault import (
     access,
     do_swap_page,
@@ -30,7 +30,6 @@ from replay.mm.rmap import (
     try_to_unmap_one,
 )
 from replay.state import (
-    FREE_TABLE,
     GA_ACTIVE,
     GA_CLEARED_PMDS,
     GA_CLEARED_PTES,
@@ -38,7 +37,6 @@ from replay.state import (
     GA_END,
     GA_FREED_TABLES,
     GA_FULLMM,
-    GA_MM,
     GA_START,
     HASH_USED,
     INFERRED_OPS,
@@ -50,7 +48,6 @@ from replay.state import (
     INFO_SWAPCACHE,
     LARGE_MAPCOUNT,
     LARGE_NR_MAPPED,
-    LARGE_SWAP,
     MM_FLUSHED,
     MM_PENDING,
     MM_TABLES,
@@ -58,9 +55,6 @@ from replay.state import (
     NR_TABLES,
     PAGE_SHIFT,
     PMD_SHIFT,
-    PMD_SIZE,
-    TABLE_NEXT,
-    TABLE_PMD,
     UNKNOWN_OPS,
     Int64,
     State,
@@ -193,9 +187,7 @@ def _infer(st: State, op: Int64) -> None:
     if code == TRY_TO_UNMAP_ONE or code == TRY_TO_MIGRATE_ONE or code == FOLIO_REFERENCED_ONE:
         _infer_for_rmap(st, op)
     elif code == INFER_MAP and not _maps_any(st, op[F_MM], op[F_VA], op[F_END]):
-        infer_map(
-            st, op[F_MM], op[F_VA], op[F_END], op[F_PFN], op[F_ORDER], op[F_INFO], op[F_VMF]
-        )
+        infer_map(st, op[F_MM], op[F_VA], op[F_END], op[F_PFN], op[F_ORDER], op[F_INFO], op[F_VMF])
 
 
 @inner
@@ -229,7 +221,7 @@ def _free_range_tables(st: State, mm: int, start: int, end: int) -> None:
         table = table_of(st, mm, va)
         if table >= 0 and table_is_empty(st, table):
             pte_free(st, table)
-        va = (((va >> st.s[PMD_SHIFT]) + 1) << st.s[PMD_SHIFT])
+        va = ((va >> st.s[PMD_SHIFT]) + 1) << st.s[PMD_SHIFT]
 
 
 @inner
@@ -304,9 +296,7 @@ def _rmap_op(st: State, op: Int64) -> bool:
     code, ctx, mm, va, pfn = op[F_CODE], op[F_CTX], op[F_MM], op[F_VA], op[F_PFN]
     if code == TRY_TO_UNMAP_ONE:
         _folio_flags(st, op)
-        try_to_unmap_one(
-            st, ctx, mm, pfn, va, op[F_VMEND], op[F_VMF], op[F_FLAGS], op[F_LIMIT]
-        )
+        try_to_unmap_one(st, ctx, mm, pfn, va, op[F_VMEND], op[F_VMF], op[F_FLAGS], op[F_LIMIT])
     elif code == TRY_TO_UNMAP_FLUSH:
         try_to_unmap_flush(st, ctx)
     elif code == TRY_TO_UNMAP_FLUSH_DIRTY:
