@@ -50,7 +50,9 @@ def test_faults_find_their_outcome() -> None:
     copy = open_source(FIXTURES / "linux-6.12" / "fork-64k.perf.data.zst").ops
     in_region = (pl.col("vm_end") - pl.col("vm_start")) >= 4 << 20
     counts = {
-        name: ops.filter(in_region & pl.col("op").str.starts_with("wp_page"))["op"].value_counts()
+        name: ops.filter(
+            in_region & (pl.col("comm") == "mmwork") & pl.col("op").str.starts_with("wp_page")
+        )["op"].value_counts()
         for name, ops in (("7.3", reuse), ("6.12", copy))
     }
     assert counts["7.3"].rows() == [("wp_page_reuse", 64)]
