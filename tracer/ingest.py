@@ -61,12 +61,15 @@ def ingest(
     :raises MmtraceError: when the capture cannot be read or the store not written
     """
     from tracer.normalize import normalize
+    from tracer.printfmt import decode_capture
 
     target = Path(out) if out is not None else default_store(str(path))
     refuse_existing(target, force)
     capture = read_capture(path, formats_from)
     enums = find_enums(str(path), capture, btf)
-    return write_store(target, capture, normalize(capture, enums), enums, force)
+    ops = normalize(capture, enums)
+    decode_capture(capture, enums)
+    return write_store(target, capture, ops, enums, force)
 
 
 def default_store(path: str) -> Path:
