@@ -24,13 +24,13 @@ from tracer.compression import unwrap
 from tracer.decode import Diagnostic, diagnostics_frame
 from tracer.errors import CaptureError
 from tracer.eventformat import EventFormat
-from tracer.ringbuffer import PageLayout, Stream, page_layout
+from tracer.ringbuffer import OK, PageLayout, Stream, page_layout
 from tracer.tracedat import frames
 from tracer.tracedat.records import Walk
 from tracer.tracingdata import TracingData
 
 PAGE_SIZES: Final = tuple(4096 << i for i in range(9))
-SNIFFED: Final = 256  # pages looked at to tell byte order and page size
+SNIFFED: Final = 1 << 20  # bytes of each file that tell byte order and page size
 MAX_SIDE_FILE: Final = 64 << 20  # bytes of one metadata file
 MAX_SIDE_FILES: Final = 20000
 
@@ -178,7 +178,8 @@ def find_side_files(directory: Path) -> Side:
     """
     side = Side()
     for base in (directory, *list(directory.absolute().parents)[:3]):
-        for file in itertools.islice(_side_files(base), MAX_SIDE_FILES):
+        files = _side_files(base, inside=base is directory)
+        for file in itertools.islice(files, MAX_SIDE_FILES):
             try:
                 if file.stat().st_size <= MAX_SIDE_FILE:
                     _add_side_file(side, file, file.read_bytes())
@@ -190,12 +191,13 @@ def find_side_files(directory: Path) -> Side:
     return side
 
 
-def _side_files(base: Path) -> Iterator[Path]:
-    """Yield the files of one directory, its ``events`` and its subdirectories that may help."""
-    for pattern in ("*.format", "*/*.format", "events/*/*/format", "*/events/*/*/format"):
+def _side_files(base: Path, inside: bool) -> Iterator[Path]:
+    """Yield the files that may help: of the directory itself, or of a tracefs above it."""
+    formats = ("*.format", "*/*.format", "events/*/*/format", "*/events/*/*/format")
+    for pattern in formats if inside else ("events/*/*/format",):
         yield from sorted(base.glob(pattern))
     for name in _READERS:
-        for prefix in ("", "*/", "events/", "*/events/"):
+        for prefix in ("", "*/", "events/", "*/events/") if inside else ("", "events/"):
             yield from sorted(base.glob(prefix + name))
 
 
@@ -241,21 +243,35 @@ def _shape(files: Sequence[bytes], header_page: str) -> Shape:
     """Tell byte order, page size and long size from header_page and the pages themselves.
 
     A sub-buffer size that was changed after header_page was copied shows in
-    the pages; the smallest size at which all of them make sense is taken.
+    the pages: what makes sense of most records is taken.
     """
     layout = page_layout(header_page)
     # Without header_page a 32-bit kernel shows in its commit words only.
     longs = (layout.commit_size,) if header_page else (8, 4)
     # Little-endian and header_page's own size win a tie.
     sizes = (layout.size, *(s for s in PAGE_SIZES if s != layout.size))
-    best, shape = -1.0, Shape(layout, False)
+    heads = [data[:SNIFFED] for data in files]
+    best, shape = (0, 0), Shape(layout, False)
     for size, long_size, big_endian in itertools.product(sizes, longs, (False, True)):
         skip = max(_meta_page(data, size, big_endian) for data in files)
         trial = PageLayout(size, long_size, layout.data_at if header_page else 8 + long_size)
-        score = _plausible([data[skip:] for data in files], trial, big_endian)
+        score = _score(heads, trial, big_endian, skip)
         if score > best:
             best, shape = score, Shape(trial, big_endian, skip)
     return shape
+
+
+def _score(
+    files: Sequence[bytes], layout: PageLayout, big_endian: bool, skip: int
+) -> tuple[int, int]:
+    """:return: records in pages that make sense, and minus the pages that do not."""
+    records = bad = 0
+    for data in files:
+        size = max(0, len(data) - skip)
+        pages, _, _ = Walk(data, layout, big_endian).scan(Stream(0, skip, size, layout.size))
+        records += int(pages[pages[:, 1] == OK, 0].sum())
+        bad += int((pages[:, 1] != OK).sum())
+    return records, -bad
 
 
 def _meta_page(data: bytes, size: int, big_endian: bool) -> int:
@@ -266,26 +282,6 @@ def _meta_page(data: bytes, size: int, big_endian: bool) -> int:
     meta, struct_size, sub_buffer, number = (int(w) for w in words)
     fits = meta >= 4096 and meta % 4096 == 0 and 32 <= struct_size <= meta and sub_buffer == size
     return meta if fits and number > 0 and len(data) <= meta + number * size else 0
-
-
-def _plausible(files: Sequence[bytes], layout: PageLayout, big_endian: bool) -> float:
-    """:return: share of pages that look like pages of this size and byte order."""
-    order = ">u8" if big_endian else "<u8"
-    good = seen = 0
-    for data in files:
-        count = min(-(-len(data) // layout.size), SNIFFED)
-        for i in range(count):
-            if len(data) - i * layout.size < 16:
-                break
-            stamp, commit = (int(w) for w in np.frombuffer(data, order, 2, i * layout.size))
-            if layout.commit_size == 4:
-                commit = commit >> 32 if big_endian else commit & 0xFFFFFFFF
-            length, spare = commit & 0x7FFFFFF, commit >> 27 & 7
-            room = layout.size - layout.data_at
-
-            good += 0 < length <= room and not spare and stamp > 0
-            seen += 1
-    return good / seen if seen else 0.0
 
 
 def _diagnose(capture: Capture, code: str, text: str) -> None:

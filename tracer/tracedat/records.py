@@ -87,7 +87,7 @@ class Walk:
         :param adjust: turns a stream's raw times into ns
         :return: the records, sorted by time, then stream, then place
         """
-        counted = [self._pass(s) for s in streams]
+        counted = [self.scan(s) for s in streams]
         totals = [int(pages[:, 0].sum()) for pages, _, _ in counted]
         bounds = np.zeros(len(streams) + 1, np.int64)
         np.cumsum(totals, out=bounds[1:])
@@ -97,7 +97,7 @@ class Walk:
             pages, stamps, missed = counted[i]
             rows = slice(int(bounds[i]), int(bounds[i + 1]))
             base = np.cumsum(pages[:, 0]) - pages[:, 0]
-            self._pass(stream, base, heads[rows], ts[rows])
+            self.scan(stream, base, heads[rows], ts[rows])
             if adjust is not None:
                 ts[rows] = adjust(ts[rows], stream)
                 stamps = adjust(stamps, stream)
@@ -105,35 +105,40 @@ class Walk:
             self._lost(stream, pages, base, ts[rows], stamps, missed)
         return self._sorted(streams, bounds, heads, ts)
 
-    def _pass(
+    def scan(
         self,
         stream: Stream,
         base: NDArray[np.int64] | None = None,
         heads: NDArray[np.int64] | None = None,
         ts: NDArray[np.uint64] | None = None,
     ) -> tuple[NDArray[np.int64], NDArray[np.uint64], NDArray[np.uint64]]:
-        """Run the kernel over one stream, to count without ``base``, to fill with it."""
+        """Run the kernel over one stream, to count without ``base``, to fill with it.
+
+        :return: the per-page arrays of :func:`tracer.ringbuffer.walk_pages`
+        """
         n = -(-stream.size // stream.page_size)
         pages = np.empty((n, 3), np.int64)
         stamps, missed = np.empty(n, np.uint64), np.empty(n, np.uint64)
         if not 0 <= stream.start <= stream.start + stream.size <= self.buf.size:
             raise ValueError("a stream lies outside the buffer")
-        walk_pages(
-            self.buf,
-            stream.start,
-            stream.size,
-            stream.page_size,
-            self.layout.data_at,
-            self.layout.commit_size,
-            self.tid_at + 4,
-            self.big_endian,
-            np.empty(0, np.int64) if base is None else base,
-            np.empty(0, np.int64) if heads is None else heads,
-            np.empty(0, np.uint64) if ts is None else ts,
-            pages,
-            stamps,
-            missed,
-        )
+        # Times wrap like the kernel's; uncompiled, numpy would warn.
+        with np.errstate(over="ignore"):
+            walk_pages(
+                self.buf,
+                stream.start,
+                stream.size,
+                stream.page_size,
+                self.layout.data_at,
+                self.layout.commit_size,
+                self.tid_at + 4,
+                self.big_endian,
+                np.empty(0, np.int64) if base is None else base,
+                np.empty(0, np.int64) if heads is None else heads,
+                np.empty(0, np.uint64) if ts is None else ts,
+                pages,
+                stamps,
+                missed,
+            )
         return pages, stamps, missed
 
     def _sorted(

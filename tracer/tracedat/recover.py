@@ -48,6 +48,10 @@ def buffers(reader: Reader, layout: PageLayout) -> None:
         # A recorder that died has not written the section's size.
         end = section.body + section.size if section.size else len(reader.data)
         end = min(end, len(reader.data))
+        missing = section.body + section.size - end
+        if section.size and missing > 0 and not section.flags & COMPRESSED:
+            text = "The file ends inside its CPU data; the events behind are lost."
+            reader.out.problems.append(Diagnostic("truncated-data", "loss", end, missing, text))
         find = _packed if section.flags & COMPRESSED else _pages
         ranges = find(reader, section, end, layout.size)
         cpus = _cpus(reader.out, len(ranges))
