@@ -154,7 +154,8 @@ def _probe_address(bodies: Bodies, taken: set[str]) -> list[pl.Series]:
     found = _ADDRESS.match(sample[0]) if sample else None
     if not found:
         return []
-    names = ("__probe_ret_ip", "__probe_func") if found[2] else ("__probe_ip",)
+    # "(func <- caller)" where a function returned, as the print format has it.
+    names = ("__probe_func", "__probe_ret_ip") if found[2] else ("__probe_ip",)
     ends = np.minimum(bodies.end, bodies.start + 64)
     text = strings("", bodies.buf, bodies.start, ends - bodies.start)
     text = text.str.extract_groups(r"^\(([0-9a-f]{4,16})(?: <- ([0-9a-f]{4,16}))?\)")

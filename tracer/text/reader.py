@@ -205,8 +205,10 @@ def _comms(buf: NDArray[np.uint8], found: Lines) -> pl.Series:
     start = found.at[:, lines.COMM]
     length = np.where(is_event, found.at[:, lines.COMM_END] - start, -1)
     comm = strings("comm", buf, np.where(is_event, start, 0), length)
-    # perf calls the idle task swapper; "<...>" is a name the kernel did not keep.
-    return comm.replace({"<idle>": "swapper", "<...>": None})
+    # perf calls the idle task swapper. "<...>" is a name the kernel did not keep,
+    # ":169" what perf prints for a thread it knows no name of.
+    known = comm.replace({"<idle>": "swapper", "<...>": None})
+    return known.set(known.str.contains(r"^:\d+$").fill_null(False), None)
 
 
 def _leftovers(found: Lines, is_event: NDArray[np.bool_], problems: list[Diagnostic]) -> None:

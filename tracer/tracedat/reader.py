@@ -67,6 +67,7 @@ def read(data: bytes, path: str, formats: Mapping[str, EventFormat] | None = Non
         provenance=provenance(contents, path, clock),
         loss=pl.concat([walk.loss_frame(), _counted_loss(contents)]),
         diagnostics=diagnostics_frame(problems + _clock_notes(contents.buffers, clock)),
+        kallsyms=contents.meta.kallsyms,
     )
 
 
