@@ -160,12 +160,15 @@ def _ingest(
         Path | None,
         typer.Option(help="Capture of the same kernel to take missing event formats from."),
     ] = None,
+    symbols: Annotated[
+        Path | None, typer.Option(help="kallsyms text or vmlinux of the captured kernel.")
+    ] = None,
 ) -> None:
     """Read a capture and write it as a store of parquet tables."""
     from tracer.info import diagnoses, lost
     from tracer.ingest import ingest
 
-    store = ingest(capture, output, force, btf, formats_from)
+    store = ingest(capture, output, force, btf, formats_from, symbols)
     for line in diagnoses(store.diagnostics):
         print(line, file=sys.stderr)
     counts = store.counts

@@ -51,6 +51,7 @@ class Capture:
         ``exit``, ``switch``, ``ksymbol``, ...), each with ``seq`` and ``ts``
     :ivar loss: :data:`tracer.schema.LOSS_COLUMNS`
     :ivar diagnostics: :data:`tracer.schema.DIAGNOSTIC_COLUMNS`
+    :ivar kallsyms: text of the recording kernel's /proc/kallsyms, where the container has it
     """
 
     events: dict[str, pl.DataFrame]
@@ -61,3 +62,4 @@ class Capture:
     diagnostics: pl.DataFrame = field(
         default_factory=lambda: schema.empty(schema.DIAGNOSTIC_COLUMNS)
     )
+    kallsyms: bytes = b""

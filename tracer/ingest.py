@@ -49,6 +49,7 @@ def ingest(
     force: bool = False,
     btf: str | os.PathLike[str] | None = None,
     formats_from: str | os.PathLike[str] | None = None,
+    symbols: str | os.PathLike[str] | None = None,
 ) -> Store:
     """Read a capture and write it as a store.
 
@@ -58,10 +59,12 @@ def ingest(
     :param btf: BTF, ELF with BTF or kernel.enums.json of the captured kernel
     :param formats_from: another capture of the same kernel, whose event formats
         stand in for those a killed recorder could not write
+    :param symbols: kallsyms text or vmlinux of the captured kernel
     :raises MmtraceError: when the capture cannot be read or the store not written
     """
     from tracer.normalize import normalize
     from tracer.printfmt import decode_capture
+    from tracer.symbolize import find_symbols, symbolize_capture
 
     target = Path(out) if out is not None else default_store(str(path))
     refuse_existing(target, force)
@@ -69,6 +72,9 @@ def ingest(
     enums = find_enums(str(path), capture, btf)
     ops = normalize(capture, enums)
     decode_capture(capture, enums)
+    functions = find_symbols(os.fspath(path), capture, symbols)
+    if functions is not None:
+        symbolize_capture(capture, functions)
     return write_store(target, capture, ops, enums, force)
 
 
