@@ -9,7 +9,7 @@ SOURCES := pyproject.toml mmtrace.py $(shell find tracer replay reports -name '*
 CAPTURE := fixtures/linux-7.3/pageout-64k.perf.data.zst
 STORE   := demo/pageout-64k.mmtrace
 
-.PHONY: help demo test lint format browser clean
+.PHONY: help demo picture test lint format browser clean
 .DEFAULT_GOAL := help
 
 help: ## Show this list
@@ -22,6 +22,9 @@ demo: $(VENV)/.installed ## Ingest, replay and report a shipped capture into dem
 	$(BIN)/mmtrace verify $(STORE) --truth fixtures/linux-7.3/truth.json --failures
 	$(BIN)/mmtrace report $(STORE) --truth fixtures/linux-7.3/truth.json -o demo/report.html --force
 	@echo "The report is demo/report.html; the store is $(STORE)."
+
+picture: demo $(VENV)/.dev browser ## Draw docs/report.png from the report of make demo
+	$(BIN)/python docs/picture.py demo/report.html docs/report.png
 
 test: $(VENV)/.dev browser lint ## Run every check and every test
 	$(BIN)/python -m pytest -q
