@@ -234,12 +234,22 @@ RawOption = Annotated[
 
 
 class By(StrEnum):
-    """What the rows of ``mmtrace replay`` and ``compare`` are summed by."""
+    """What the rows of ``mmtrace replay`` are summed by."""
 
     TOTAL = "total"
     OP = "op"
     SYSCALL = "syscall"
     TASK = "task"
+
+
+class CompareBy(StrEnum):
+    """What the rows of ``mmtrace compare`` are summed by."""
+
+    TOTAL = "total"
+    OP = "op"
+    SYSCALL = "syscall"
+    TASK = "task"
+    ORDER = "order"
 
 
 class ReplayFormat(StrEnum):
@@ -302,6 +312,7 @@ def _replays(
     features: list[str] | None,
     sets: list[str] | None,
     granule: str | None,
+    checked: bool = False,
 ) -> tuple[Any, list[Any]]:
     """Open the source and replay it under every policy."""
     from replay.api import open_source, replay
@@ -315,6 +326,7 @@ def _replays(
         cpu_features=_switches(features),
         sets=_pairs(sets, "--set"),
         granule_name=granule,
+        checked=checked,
     )
     return found, done
 
@@ -348,11 +360,14 @@ def _replay(
     cpu_feature: FeatureOption = None,
     set_: SetOption = None,
     granule: GranuleOption = None,
+    check: Annotated[
+        bool, typer.Option("--check", help="Check the model's invariants after every operation.")
+    ] = False,
 ) -> None:
     """Re-execute the operations under policies and count every primitive."""
     from reports.replayout import render
 
-    _, done = _replays(store, policy or ["own"], cpu, cpu_feature, set_, granule)
+    _, done = _replays(store, policy or ["own"], cpu, cpu_feature, set_, granule, check)
     _write(output, render(done, by=by.value, fmt=format.value), force)
 
 
@@ -366,7 +381,7 @@ def _compare(
         ),
     ] = None,
     policy: PolicyOption = None,
-    by: Annotated[By, typer.Option(help="What a row is.")] = By.TOTAL,
+    by: Annotated[CompareBy, typer.Option(help="What a row is.")] = CompareBy.TOTAL,
     format: Annotated[CompareFormat, typer.Option(help="Output format.")] = CompareFormat.TEXT,
     style: Annotated[
         CompareStyle, typer.Option(help="Table shape of the text.")
@@ -500,7 +515,7 @@ def _verify(
         cpu_features=_switches(cpu_feature),
         sets=_pairs(set_, "--set"),
     )
-    print(verify_text(done, failures_only=failures))
+    print(verify_text(done, failures_only=failures), end="")
     if not done.passed:
         raise typer.Exit(errors.EXIT_GATE)
 
@@ -514,7 +529,7 @@ def _policies(
     """List the policies, or one policy's features with the series each came with."""
     from reports.policytext import policies_text, policy_text
 
-    print(policies_text() if name is None else policy_text(name))
+    print(policies_text() if name is None else policy_text(name), end="")
 
 
 def _open(source: str | None) -> Store | Capture:

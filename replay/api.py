@@ -139,6 +139,7 @@ def replay(
     cpu_features: Mapping[str, int] | None = None,
     sets: Mapping[str, str] | None = None,
     granule_name: str | None = None,
+    checked: bool = False,
 ) -> list[Replay]:
     """Replay a source under each policy.
 
@@ -146,7 +147,9 @@ def replay(
     :param cpu: CPU profile; ``cpu_features`` changes some of its flags
     :param sets: operation to ``batched`` or ``unbatched``, or feature to number
     :param granule_name: 4K, 16K or 64K; the capture's page size by default
+    :param checked: check the model's invariants after every operation
     :raises UsageError: for names that do not exist
+    :raises MmtraceError: when a checked replay breaks an invariant
     """
     chosen = choose(names, sets, source.kernel_release)
     machine = cpus.get(cpu, cpu_features)
@@ -154,7 +157,13 @@ def replay(
     stream = lower(source.ops, source.enums)
     return [
         replay_stream(
-            stream, policy, machine, grain, provenance=source.provenance, store=source.name
+            stream,
+            policy,
+            machine,
+            grain,
+            provenance=source.provenance,
+            store=source.name,
+            checked=checked,
         )
         for policy in chosen
     ]

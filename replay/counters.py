@@ -33,6 +33,7 @@ COUNTERS: Final[tuple[tuple[str, str, str], ...]] = (
     ("dsb_ish", "primitive", "DSB ISH"),
     ("dsb_nshst", "primitive", "DSB NSHST"),
     ("dsb_nsh", "primitive", "DSB NSH"),
+    ("flush_ipi", "primitive", "flush requests under x86 rules, at most one IPI round each"),
     # rmap, refcounts, rss.
     ("rmw_map", "primitive", "atomic read-modify-write of an rmap counter"),
     ("rmap_call", "call", "rmap add and remove calls and inline dups"),

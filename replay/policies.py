@@ -69,6 +69,7 @@ FEATURES: Final[tuple[Feature, ...]] = (
     Feature("delayed_rmap", "dirty file pages leave the rmap after the flush", "6.2"),
     Feature("mremap_flush", "page table moves flush: 0 each, 1 once at the end", "0 since 4.20; 1 proposed in 2018"),
     Feature("swp_store", "batched swap PTEs: 0 one store each, 1 set_ptes()", "anon unmap v4, open point"),
+    Feature("broadcast_tlbi", "TLB maintenance by broadcast instructions; 0: by IPI, as on x86", "arch/arm64"),
     Feature("fold", "a single set_pte may fold its block", "6.9, contpte series"),
 )  # fmt: skip
 
@@ -101,7 +102,9 @@ class Policy:
 
 _NOTHING: Final = Policy("nothing", "", "", MappingProxyType({f.name: 0 for f in FEATURES}))
 
-LINUX_6_1: Final = _NOTHING.with_features(
+_ARM64: Final = _NOTHING.with_features("arm64", "", "", broadcast_tlbi=1)
+
+LINUX_6_1: Final = _ARM64.with_features(
     "linux-6.1",
     "Linux 6.1: no contpte, no PTE batching, synchronous reclaim flush",
     "6.1.192 source",
@@ -152,6 +155,22 @@ BATCHED: Final = LINUX_7_3.with_features(
 )
 
 POLICIES: Final[dict[str, Policy]] = {p.name: p for p in (*_LISTED, UNBATCHED, BATCHED)}
+
+# The generic half of a kernel with x86's rules. Left out: which CPUs a flush has to
+# reach, lazy TLB, PCID, INVLPGB, the invlpg loop against the full flush.
+X86_LEAVES_OUT: Final = "CPU masks, lazy TLB, PCID, INVLPGB, invlpg against full flush"
+_X86: Final = {"contpte": 0, "fold": 0, "broadcast_tlbi": 0, "deferred_flush": 1, "lpa2_alignment": 0}
+POLICIES.update(
+    {
+        f"x86-{base.name.removeprefix('linux-')}": base.with_features(
+            f"x86-{base.name.removeprefix('linux-')}",
+            f"{base.title.partition(':')[0]} under x86 rules: no contpte, flushes by IPI",
+            f"{base.source}; leaves out {X86_LEAVES_OUT}",
+            **_X86,
+        )
+        for base in (LINUX_6_12, LINUX_7_3, LINUX_7_3_ANON_BATCH)
+    }
+)
 
 # What-if switches, each relative to the 7.3 kernel.
 WHAT_IF: Final[dict[str, tuple[str, dict[str, int]]]] = {

@@ -36,6 +36,19 @@ BY = {
 }
 
 
+# Replay.rows.order of an operation without a folio, such as one on a range of addresses.
+NO_ORDER = 255
+
+
+def folio_pages() -> pl.Expr:
+    """``nr_pages`` of folios only.
+
+    An operation on a range (exit_mmap covers the whole address space) says
+    nothing about how many pages are mapped there.
+    """
+    return pl.when(pl.col("order") != NO_ORDER).then(pl.col("nr_pages")).otherwise(0).alias("nr_pages")
+
+
 @dataclass
 class Replay:
     """Counts of one policy over one op stream.
@@ -60,15 +73,16 @@ class Replay:
         """Sum the rows.
 
         :param what: a key of :data:`BY`
-        :return: the key columns, ``nr_ops``, ``nr_pages`` and every counter and
-            sum, in order of first appearance
+        :return: the key columns, ``nr_ops``, ``nr_pages`` of folios and every counter
+            and sum, in order of first appearance
         """
         keys = list(BY[what])
         values = ["nr_ops", "nr_pages", *counters.NAMES, *counters.SUMS]
+        rows = self.rows.with_columns(folio_pages())
         if not keys:
-            return self.rows.select(pl.col(values).sum())
+            return rows.select(pl.col(values).sum())
         return (
-            self.rows.group_by(keys, maintain_order=True)
+            rows.group_by(keys, maintain_order=True)
             .agg(pl.col("seq").min(), *[pl.col(v).sum() for v in values])
             .sort("seq")
         )

@@ -30,6 +30,8 @@ DSB_ISHST = INDEX["dsb_ishst"]
 DSB_ISH = INDEX["dsb_ish"]
 DSB_NSHST = INDEX["dsb_nshst"]
 DSB_NSH = INDEX["dsb_nsh"]
+FLUSH_IPI = INDEX["flush_ipi"]
+F_BROADCAST = POLICY + FEATURE_INDEX["broadcast_tlbi"]
 LPA2_KERNEL = POLICY + FEATURE_INDEX["lpa2_alignment"]
 
 SCALES = 4
@@ -45,6 +47,9 @@ def _tlbi(st: State, counter: int) -> None:
 @inner
 def flush_sync(st: State) -> None:
     """DSB ISH that ends an invalidation; the erratum repeats TLBI and DSB."""
+    if not st.s[F_BROADCAST]:
+        st.c[FLUSH_IPI] += 1
+        return
     st.c[DSB_ISH] += 1
     if st.s[CPU_REPEAT_TLBI]:
         st.c[TLBI_VA] += 1
@@ -54,8 +59,9 @@ def flush_sync(st: State) -> None:
 @inner
 def flush_tlb_mm(st: State) -> None:
     """Whole address space: DSB ISHST, TLBI ASIDE1IS, DSB ISH."""
-    st.c[DSB_ISHST] += 1
-    _tlbi(st, TLBI_ASID)
+    if st.s[F_BROADCAST]:
+        st.c[DSB_ISHST] += 1
+        _tlbi(st, TLBI_ASID)
     flush_sync(st)
 
 
@@ -103,6 +109,11 @@ def flush_tlb_range(
     :param sync: 1 to wait for completion
     :param local: 1 for this CPU only
     """
+    if not st.s[F_BROADCAST]:
+        # A deferred flush asks nobody until try_to_unmap_flush(); a local one nobody at all.
+        if sync and not local:
+            flush_sync(st)
+        return
     stride = stride_pages << st.s[PAGE_SHIFT]
     start -= start % stride
     end += -end % stride

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from replay.arm64.contpte import set_ptes
 from replay.arm64.pte import is_migration, pte_present
+from replay.mm.check import check_gather, check_range
 from replay.mm.fault import (
     access,
     do_swap_page,
@@ -30,6 +31,7 @@ from replay.mm.rmap import (
     try_to_unmap_one,
 )
 from replay.state import (
+    CHECK,
     GA_ACTIVE,
     GA_CLEARED_PMDS,
     GA_CLEARED_PTES,
@@ -56,6 +58,7 @@ from replay.state import (
     PAGE_SHIFT,
     PMD_SHIFT,
     UNKNOWN_OPS,
+    VIOLATION,
     Int64,
     State,
 )
@@ -344,6 +347,24 @@ def _range_op(st: State, op: Int64) -> bool:
 
 
 @inner
+def _check(st: State, op: Int64) -> int:
+    """Invariants around what the operation touched; 0 or a violation code."""
+    bad = check_gather(st, op[F_CTX])
+    # A private write fault writes its entry before folio_add_new_anon_rmap() counts it.
+    if bad or op[F_CODE] == SET_PTE_RANGE:
+        return bad
+    end = max(op[F_END], op[F_VA] + (op[F_NR] << st.s[PAGE_SHIFT]))
+    if op[F_VA] == 0 or op[F_CODE] == EXIT_MMAP or op[F_CODE] == TLB_FINISH_MMU:
+        return 0
+    bad = check_range(st, op[F_MM], op[F_VA], end)
+    if not bad and op[F_CODE] == COPY_PAGE_RANGE:
+        bad = check_range(st, op[F_ARG], op[F_VA], end)
+    elif not bad and op[F_CODE] == MOVE_PAGE_TABLES:
+        bad = check_range(st, op[F_MM], op[F_ARG], op[F_ARG] + end - op[F_VA])
+    return bad
+
+
+@inner
 def _has_room(st: State, op: Int64) -> bool:
     """Enough free tables, large folio rows and hash slots for any one operation."""
     used = st.s[NR_TABLES]
@@ -369,7 +390,8 @@ def run(st: State, ops: Int64, first: int, out: Int64) -> int:
 
     :param ops: int64[n, NR_FIELDS]
     :param out: int64[groups, counters]
-    :return: n when done, else the index of the operation that needs more room
+    :return: n when done, else the index of the operation that needs more room or, with
+        State.s[VIOLATION] set, that broke an invariant
     """
     n = ops.shape[0]
     for index in range(first, n):
@@ -383,4 +405,8 @@ def run(st: State, ops: Int64, first: int, out: Int64) -> int:
         row = out[op[F_GROUP]]
         for k in range(row.shape[0]):
             row[k] += st.c[k]
+        if st.s[CHECK]:
+            st.s[VIOLATION] = _check(st, op)
+            if st.s[VIOLATION]:
+                return index
     return n

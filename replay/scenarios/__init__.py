@@ -39,6 +39,7 @@ SCENARIOS: Final[dict[str, Body]] = {
     "dontneed-page": anon.dontneed_page,
     "partial": anon.partial,
     "fork": vmas.fork,
+    "fork-all": vmas.fork_all,
     "mprotect": vmas.mprotect,
     "mprotect-page": vmas.mprotect_page,
     "mprotect-all": vmas.mprotect_all,

@@ -155,6 +155,20 @@ def fork(b: Builder, p: Params) -> None:
     unmap(b, r)
 
 
+def fork_all(b: Builder, p: Params) -> None:
+    """fork() of a small process, the child exits, one write per 16 pages, munmap()."""
+    r = written(b, p)
+    b.phase("fork", "clone")
+    fork_of(b, r, 1)
+    stack = int(r.pfn.max()) + (1 << int(r.order.max())) + 1
+    b.op("wp_page_copy", va=BASE - (1 << 30), pfn=stack, nr=1, info=ANON_INFO, mm=0, vmf=r.vmf)
+    b.setup()
+    child_exit(b, r, 1)
+    write_some(b, r)
+    b.phase("munmap_cow", "munmap", timed=False)
+    unmap(b, r)
+
+
 def write_some(b: Builder, r: Region, copy: bool = False) -> None:
     """One write per 16 pages; the pages are copied while the child has them."""
     at = np.arange(r.start, r.end, COW_STRIDE << r.geometry.page_shift)
