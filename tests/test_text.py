@@ -215,10 +215,13 @@ def test_markers_and_functions() -> None:
                 "buf": "begin x",
             },
         )
-    key, row = one(head + "do_wp_page <-handle_mm_fault")
-    assert (key, row["func"], row["parent"]) == ("ftrace:function", "do_wp_page", "handle_mm_fault")
-    key, row = one(head + "function:             do_wp_page")
-    assert (key, row["func"], row["parent"]) == ("ftrace:function", "do_wp_page", None)
+    for text, parent in (
+        ("do_wp_page <-handle_mm_fault", "handle_mm_fault"),
+        ("function:             do_wp_page", None),
+    ):
+        key, row = one(head + text)
+        assert key == "ftrace:function"
+        assert (row["ip_symbol"], row["parent_ip_symbol"]) == ("do_wp_page", parent)
 
 
 def test_loss() -> None:
@@ -298,6 +301,8 @@ def test_many_names_are_bounded() -> None:
     capture = read(text.encode(), "x")
     assert len(capture.events) == 4096
     assert capture.diagnostics.height == 904
+    text = "".join(f"a-1 [000] 1.0: e{i}: v=1\n" for i in range(20_000))
+    assert len(read(text.encode(), "x").events) == 4096
 
 
 def parity(text: Capture, binary: Capture, absent: set[str], half: int = 0) -> None:

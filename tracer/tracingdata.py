@@ -20,7 +20,7 @@ from tracer import eventformat
 from tracer.decode import Diagnostic
 from tracer.errors import CaptureError
 from tracer.eventformat import EventFormat
-from tracer.tracedat.cursor import Cursor, ShortError
+from tracer.tracedat.cursor import Cursor, ShortError, note
 
 MAGIC: Final = b"\x17\x08\x44tracing"
 # A system or event name becomes a frame key and later a file name.
@@ -162,7 +162,8 @@ def add_format(out: TracingData, system: str, text: bytes, offset: int | None) -
             raise CaptureError(f"{system}:{name} has the id {ident} of an event before it.")
     except CaptureError as err:
         message = f"{err.message} Its records are not decoded."
-        out.problems.append(Diagnostic("bad-event-format", "warning", offset, len(text), message))
+        row = Diagnostic("bad-event-format", "warning", offset, len(text), message)
+        note(out.problems, row)
         return
     out.texts[ident] = (system, text)
 
@@ -215,7 +216,8 @@ def parse_cmdlines(text: str) -> dict[int, str]:
 
 def note_damage(out: TracingData, cur: Cursor, message: str) -> None:
     """Record that the metadata from the cursor's position on is unreadable."""
-    out.problems.append(Diagnostic("damaged-metadata", "warning", cur.offset, cur.left, message))
+    row = Diagnostic("damaged-metadata", "warning", cur.offset, cur.left, message)
+    note(out.problems, row)
 
 
 def _version_number(version: str) -> int:

@@ -136,10 +136,10 @@ def _returned(bodies: Bodies) -> pl.Series:
 
 def _function(bodies: Bodies) -> list[pl.Series]:
     """``func <-parent`` of the function tracer, names instead of addresses."""
-    text = _text("func", bodies)
+    text = _text("ip_symbol", bodies)
     return [
         text.str.extract(r"^([^ ]+)"),
-        text.str.extract(r"<-\s*([^ ]+)").alias("parent"),
+        text.str.extract(r"<-\s*([^ ]+)").alias("parent_ip_symbol"),
     ]
 
 

@@ -266,19 +266,13 @@ class Columns:
     def _parse(self, want: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         n = self._bodies.start.size if want >= 0 else 0
         begin, length = np.empty(n, np.int64), np.empty(n, np.int64)
-        parse_bodies(
-            self._bodies.buf,
-            self._bodies.start,
-            self._bodies.end,
-            self._labels.text,
-            self._labels.at,
-            self._base,
-            want,
-            self._value,
-            self._what,
-            begin,
-            length,
-        )
+        bodies, labels = self._bodies, self._labels
+        # A hexadecimal number that is too long wraps; uncompiled, numpy would warn.
+        with np.errstate(over="ignore"):
+            parse_bodies(
+                bodies.buf, bodies.start, bodies.end, labels.text, labels.at, self._base, want,
+                self._value, self._what, begin, length,
+            )  # fmt: skip
         return begin, length
 
     def is_text(self, i: int) -> bool:

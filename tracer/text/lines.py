@@ -331,5 +331,7 @@ def split(buf: NDArray[np.uint8], count: int) -> Lines:
     at = np.empty((room, 6), np.int64)
     number = np.empty((room, 4), np.int64)
     ts = np.empty(room, np.uint64)
-    n = int(parse_lines(buf, state, at, number, ts))
+    # A time of 20 digits wraps; uncompiled, numpy would warn.
+    with np.errstate(over="ignore"):
+        n = int(parse_lines(buf, state, at, number, ts))
     return Lines(state[:n], at[:n], number[:n], ts[:n])

@@ -26,6 +26,7 @@ from tracer.text import lines, names
 from tracer.text.events import Loss, body_columns, header_columns
 from tracer.text.fields import Bodies, strings
 from tracer.text.lines import Lines
+from tracer.tracedat.cursor import note
 
 MAX_EVENTS: Final = 4096  # distinct event names; the kernel has some 2,300
 MAX_LOSS: Final = 1 << 20
@@ -131,13 +132,13 @@ def _events(
     known = names.by_name(formats)
     frames: dict[str, pl.DataFrame] = {}
     used = {}
-    for name, state, rows in _groups(buf, found):
+    for name, state, rows in _groups(buf, found, problems):
         rows = rows[np.argsort(seq[rows], kind="stable")]
         bodies = Bodies(buf, found.at[rows, lines.BODY], found.at[rows, lines.BODY_END])
         key = _key(name, state, bodies, known)
         if key is None or len(frames) >= MAX_EVENTS:
             text = f"{rows.size} lines of an event {name[:60]!a} are left out: no such name."
-            problems.append(Diagnostic("bad-event-name", "loss", int(bodies.start[0]), None, text))
+            note(problems, Diagnostic("bad-event-name", "loss", int(bodies.start[0]), None, text))
             continue
         if key in formats:
             used[key] = formats[key]
@@ -164,22 +165,29 @@ def _distinct(columns: list[pl.Series], taken: set[str]) -> list[pl.Series]:
     return out
 
 
-def _groups(buf: NDArray[np.uint8], found: Lines) -> list[tuple[str, int, NDArray[np.int64]]]:
+def _groups(
+    buf: NDArray[np.uint8], found: Lines, problems: list[Diagnostic]
+) -> list[tuple[str, int, NDArray[np.int64]]]:
     """:return: (name, line state, line numbers) of each event, in order of appearance."""
     is_named = (found.state >= lines.EVENT) & (found.state <= lines.SYS_EXIT)
     at = np.flatnonzero(is_named)
     start = found.at[at, lines.NAME]
     code = np.empty(at.size, np.uint32)
-    reps = intern_slices(buf, start, found.at[at, lines.NAME_END] - start, code)
+    intern_slices(buf, start, found.at[at, lines.NAME_END] - start, code)
     slot = code.astype(np.int64) * 4 + found.state[at]
     order = np.argsort(slot, kind="stable")
     edges = np.flatnonzero(np.diff(slot[order], prepend=-1))
     out = []
+    if edges.size > 2 * MAX_EVENTS:
+        # A hostile text; some names more are kept, for the row that says what was left out.
+        order = order[: edges[2 * MAX_EVENTS]]
+        edges = edges[: 2 * MAX_EVENTS]
+        text = "There are far more event names than a kernel has; most are left out."
+        note(problems, Diagnostic("bad-event-name", "loss", None, None, text))
     for rows in np.split(at[order], edges[1:]) if at.size else []:
         first = int(rows[0])
         name = buf[found.at[first, lines.NAME] : found.at[first, lines.NAME_END]].tobytes()
         out.append((name.decode("utf-8", "replace"), int(found.state[first]), rows))
-    del reps
     functions = np.flatnonzero(found.state == lines.FUNCTION)
     if functions.size:
         # The function tracer's lines have no event name: the body is the whole text.

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from tracer.compression import limit, zstd_module
 from tracer.decode import Diagnostic
 from tracer.errors import CaptureError
-from tracer.tracedat.cursor import Cursor, ShortError
+from tracer.tracedat.cursor import Cursor, ShortError, note
 
 CODECS: Final = ("none", "zlib", "zstd")
 MAX_CHUNK: Final = 64 << 20  # bytes of one unpacked chunk; trace-cmd writes 10 pages
@@ -57,14 +57,15 @@ def unpack(codec: str, data: bytes, size: int) -> bytes:
     return out
 
 
-def metadata(cur: Cursor, codec: str) -> bytes:
+def metadata(cur: Cursor, codec: str, room: int) -> bytes:
     """Unpack the body of a compressed section: u32 packed, u32 unpacked, bytes.
 
+    :param room: bytes that it may unpack to
     :raises CaptureError: when it is damaged or would grow beyond all measure
     """
     packed, unpacked = cur.u32("packed size"), cur.u32("unpacked size")
     data = cur.take(packed, "a compressed section")
-    if unpacked > limit(packed):
+    if unpacked > min(room, limit(packed)):
         raise CaptureError(f"A section of {packed} bytes would unpack to {unpacked}.")
     return unpack(codec, data, unpacked)
 
@@ -106,7 +107,7 @@ class Arena:
         except CaptureError as err:
             code = "truncated-data" if isinstance(err, ShortError) else "bad-chunk"
             message = f"CPU {cpu}: {err.message} The rest of its events is lost."
-            self.problems.append(Diagnostic(code, "loss", cur.offset, cur.left, message))
+            note(self.problems, Diagnostic(code, "loss", cur.offset, cur.left, message))
         return start, self.size - start
 
     def _add_chunk(self, cur: Cursor) -> None:
@@ -133,7 +134,7 @@ class Arena:
             except CaptureError as err:
                 message = f"{err.message} The {chunk.unpacked} bytes of pages in it are lost."
                 row = Diagnostic("bad-chunk", "loss", chunk.offset, chunk.packed, message)
-                self.problems.append(row)
+                note(self.problems, row)
                 continue
             out[chunk.at : chunk.at + chunk.unpacked] = np.frombuffer(piece, np.uint8)
         return out

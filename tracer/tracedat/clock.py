@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from tracer.decode import Diagnostic
 from tracer.errors import CaptureError
 from tracer.tracedat import model
-from tracer.tracedat.cursor import Cursor
+from tracer.tracedat.cursor import Cursor, note
 from tracer.tracedat.model import Contents
 
 INTERPOLATE: Final = 1  # TRACECMD_TSYNC_FLAG_INTERPOLATE
@@ -89,7 +89,7 @@ def clock_of(contents: Contents) -> Clock:
 
 
 def _problem(contents: Contents, text: str) -> None:
-    contents.problems.append(Diagnostic("bad-clock", "warning", None, None, text))
+    note(contents.problems, Diagnostic("bad-clock", "warning", None, None, text))
 
 
 def _number(value: bytes, contents: Contents, ident: int) -> int:

@@ -7,9 +7,13 @@ moves by a length before it was compared with what is left.
 
 from __future__ import annotations
 
+from tracer.decode import Diagnostic
 from tracer.errors import CaptureError
 
 MAX_NAME = 4096  # bytes of a NUL-terminated name; the kernel's own limit is 64 (MAX_EVENT_NAME_LEN)
+
+
+MAX_PROBLEMS = 1000  # rows one reader lists before it only says that there are more
 
 
 class ShortError(CaptureError):
@@ -19,6 +23,15 @@ class ShortError(CaptureError):
         super().__init__(f"{what} needs {need} bytes at offset {offset}, {left} are left.")
         self.offset = offset
         self.left = left
+
+
+def note(problems: list[Diagnostic], row: Diagnostic) -> None:
+    """Add a row, unless a hostile file has made a thousand already."""
+    if len(problems) == MAX_PROBLEMS:
+        text = "More was found wrong than is listed here."
+        row = Diagnostic("more-problems", "warning", None, None, text)
+    if len(problems) <= MAX_PROBLEMS:
+        problems.append(row)
 
 
 class Cursor:

@@ -16,9 +16,9 @@ from tracer.decode import Diagnostic
 from tracer.errors import CaptureError
 from tracer.ringbuffer import PageLayout
 from tracer.tracedat import model
-from tracer.tracedat.cursor import Cursor
+from tracer.tracedat.cursor import Cursor, note
 from tracer.tracedat.model import Buffer, Contents, CpuData
-from tracer.tracedat.v7 import COMPRESSED, METADATA, OPTIONS, Reader, Section
+from tracer.tracedat.v7 import COMPRESSED, MAX_BUFFERS, METADATA, OPTIONS, Reader, Section
 
 _ACTIVE = re.compile(
     r"^CPU: (\d{1,5})$.*?^entries: (\d+)$.*?(?:^read events: (\d+)$|\Z)", re.M | re.S
@@ -35,8 +35,9 @@ def sections(reader: Reader) -> None:
                 reader.read_metadata(at, section.id)
         except CaptureError as err:
             text = f"Section {section.id}: {err.message}"
-            reader.out.problems.append(
-                Diagnostic("damaged-metadata", "warning", at, section.size, text)
+            note(
+                reader.out.problems,
+                Diagnostic("damaged-metadata", "warning", at, section.size, text),
             )
 
 
@@ -51,7 +52,7 @@ def buffers(reader: Reader, layout: PageLayout) -> None:
         missing = section.body + section.size - end
         if section.size and missing > 0 and not section.flags & COMPRESSED:
             text = "The file ends inside its CPU data; the events behind are lost."
-            reader.out.problems.append(Diagnostic("truncated-data", "loss", end, missing, text))
+            note(reader.out.problems, Diagnostic("truncated-data", "loss", end, missing, text))
         find = _packed if section.flags & COMPRESSED else _pages
         ranges = find(reader, section, end, layout.size)
         cpus = _cpus(reader.out, len(ranges))
@@ -64,7 +65,8 @@ def buffers(reader: Reader, layout: PageLayout) -> None:
                 compressed=bool(section.flags & COMPRESSED),
             )
         )
-        reader.out.problems.append(
+        note(
+            reader.out.problems,
             Diagnostic(
                 "cpu-guessed",
                 "warning",
@@ -72,8 +74,10 @@ def buffers(reader: Reader, layout: PageLayout) -> None:
                 end - section.body,
                 "The file is cut before its table of CPU data; which CPU recorded which "
                 "events was told from their order.",
-            )
+            ),
         )
+        if not section.size or len(reader.out.buffers) >= MAX_BUFFERS:
+            return
 
 
 def _align(at: int, size: int) -> int:

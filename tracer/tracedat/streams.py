@@ -12,8 +12,10 @@ from tracer.errors import CaptureError
 from tracer.kernels import as_bytes
 from tracer.ringbuffer import PageLayout, Stream, check_page_size
 from tracer.tracedat.chunks import Arena
+from tracer.tracedat.cursor import note
 from tracer.tracedat.model import Buffer, Contents, CpuData
 
+MAX_STREAMS: Final = 1 << 14  # CPUs of all buffers together
 MAX_CPU: Final = 1 << 16  # a larger id is damage; the kernel's NR_CPUS stops at 8192
 
 
@@ -55,6 +57,7 @@ class Plan:
         found.sort(key=lambda piece: (piece[1].offset, piece[1].size))
         kept: list[tuple[int, CpuData, int]] = []
         end = 0
+        have: set[tuple[int, int]] = set()
         for number, cpu, size in found:
             what = f"CPU {cpu.cpu} of buffer {contents.buffers[number].name[:80]!r}"
             if cpu.cpu >= MAX_CPU:
@@ -63,7 +66,12 @@ class Plan:
                 self._lose(cpu, "truncated-data", f"{what} lies behind the end of the file.")
             elif cpu.offset < end:
                 self._lose(cpu, "overlap", f"{what} overlaps data before it and is left out.")
+            elif (number, cpu.cpu) in have:
+                self._lose(cpu, "bad-cpu", f"{what} comes twice; its second data is left out.")
+            elif len(kept) >= MAX_STREAMS:
+                self._lose(cpu, "bad-cpu", f"{what} is one too many; its data is left out.")
             else:
+                have.add((number, cpu.cpu))
                 kept.append((number, cpu, size))
                 end = cpu.offset + cpu.size
         return kept
@@ -76,7 +84,7 @@ class Plan:
             except CaptureError as err:
                 if buffer.page_size:
                     row = Diagnostic("bad-page-size", "warning", None, None, err.message)
-                    self.problems.append(row)
+                    note(self.problems, row)
         return 0
 
     def _place(
@@ -108,4 +116,4 @@ class Plan:
         return streams, plain
 
     def _lose(self, cpu: CpuData, code: str, text: str) -> None:
-        self.problems.append(Diagnostic(code, "loss", cpu.offset & (1 << 64) - 1, cpu.size, text))
+        note(self.problems, Diagnostic(code, "loss", cpu.offset, cpu.size, text))

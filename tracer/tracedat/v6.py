@@ -12,7 +12,7 @@ from tracer import tracingdata
 from tracer.decode import Diagnostic
 from tracer.errors import CaptureError
 from tracer.tracedat import model
-from tracer.tracedat.cursor import Cursor
+from tracer.tracedat.cursor import Cursor, note
 from tracer.tracedat.model import Buffer, Contents, CpuData
 
 # Ten bytes tell what comes next.
@@ -86,7 +86,7 @@ def _read_table(cur: Cursor, cpus: int, buffer: Buffer, out: Contents) -> None:
     for cpu in range(cpus):
         if cur.left < 16 or cpu >= MAX_CPUS:
             message = f"The table of CPU data ends at CPU {cpu} of {cpus}; the others are lost."
-            out.problems.append(Diagnostic("truncated-data", "loss", cur.offset, None, message))
+            note(out.problems, Diagnostic("truncated-data", "loss", cur.offset, None, message))
             return
         buffer.cpus.append(CpuData(cpu, cur.u64(), cur.u64()))
 
@@ -104,6 +104,6 @@ def _read_instance(data: bytes | memoryview, option: bytes, cpus: int, out: Cont
         _read_table(at, cpus, buffer, out)
     except CaptureError as err:
         row = Diagnostic("bad-buffer", "loss", offset, None, f"{err.message} It is left out.")
-        out.problems.append(row)
+        note(out.problems, row)
         return
     out.buffers.append(buffer)

@@ -10,15 +10,17 @@ from collections.abc import Callable, Iterator
 from typing import Final, NamedTuple
 
 from tracer import tracingdata
+from tracer.compression import limit
 from tracer.decode import Diagnostic
 from tracer.errors import CaptureError
 from tracer.tracedat import chunks, model
-from tracer.tracedat.cursor import Cursor
+from tracer.tracedat.cursor import Cursor, note
 from tracer.tracedat.model import Buffer, Contents, CpuData
 from tracer.tracingdata import TracingData
 
 COMPRESSED: Final = 1  # section flag
 MAX_CPUS: Final = 1 << 16  # the kernel's NR_CPUS stops at 8192
+MAX_BUFFERS: Final = 1024  # trace instances of one file
 OPTIONS: Final = 0  # section id
 HEADER: Final = 16  # bytes of a section header
 
@@ -63,6 +65,7 @@ class Reader:
         self._first = cur.u64("the offset of the options")
         self.start = cur.pos
         self._seen: set[int] = set()
+        self._room = limit(len(data))  # bytes all metadata may unpack to
 
     def read(self) -> Contents:
         """Follow the options from section to section, each section once."""
@@ -102,7 +105,8 @@ class Reader:
             raise CaptureError(f"Section {section.id} reaches beyond the end of the file.")
         cur = Cursor(self.data, section.body, section.body + section.size, big_endian=big_endian)
         if section.flags & COMPRESSED:
-            plain = chunks.metadata(cur, self.out.codec)
+            plain = chunks.metadata(cur, self.out.codec, self._room)
+            self._room -= len(plain)
             return Cursor(plain, big_endian=big_endian, base=section.body)
         return cur
 
@@ -154,6 +158,8 @@ class Reader:
     def _read_buffer(self, cur: Cursor, ident: int) -> None:
         """u64 section, name, clock, u32 page size, u32 cpus, {u32 cpu, u64 offset, u64 size}."""
         at = cur.u64("a buffer's offset")
+        if len(self.out.buffers) >= MAX_BUFFERS:
+            raise CaptureError("There are too many buffers.")
         buffer = Buffer(cur.cstr("a buffer's name"), clock=cur.cstr("a buffer's clock"))
         section = self.section(at)
         if section.id != ident:
@@ -179,4 +185,4 @@ class Reader:
         return text
 
     def _note(self, code: str, at: int | None, text: str, severity: str = "warning") -> None:
-        self.out.problems.append(Diagnostic(code, severity, at, None, text))
+        note(self.out.problems, Diagnostic(code, severity, at, None, text))
