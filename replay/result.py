@@ -46,7 +46,9 @@ def folio_pages() -> pl.Expr:
     An operation on a range (exit_mmap covers the whole address space) says
     nothing about how many pages are mapped there.
     """
-    return pl.when(pl.col("order") != NO_ORDER).then(pl.col("nr_pages")).otherwise(0).alias("nr_pages")
+    return (
+        pl.when(pl.col("order") != NO_ORDER).then(pl.col("nr_pages")).otherwise(0).alias("nr_pages")
+    )
 
 
 @dataclass

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 import polars as pl
 
 from replay import counters
-from replay.result import Replay
+from replay.result import NO_ORDER, Replay, folio_pages
 from reports import config, names
 from reports.redact import Redactor
 from tracer.errors import UsageError
@@ -140,7 +140,7 @@ def _align(replays: Sequence[Replay], by: str, redactor: Redactor) -> list[Row]:
 
 
 def _as_int(key: object) -> int:
-    return key if isinstance(key, int) else names.NO_ORDER
+    return key if isinstance(key, int) else NO_ORDER
 
 
 def _label(key: object, by: str, base: Replay) -> str:
@@ -152,7 +152,7 @@ def _label(key: object, by: str, base: Replay) -> str:
 def _group(replay: Replay, by: str, redactor: Redactor) -> dict[object, tuple[int, ...]]:
     """:return: key to sums in the order of :data:`VALUES`, in order of appearance."""
     sums = [pl.col(v).sum() for v in VALUES]
-    rows = names.folio_pages(replay.rows)
+    rows = replay.rows.with_columns(folio_pages())
     if by == "total":
         return {"total": rows.select(sums).row(0)}
     columns = {"op": ["op"], "order": ["order"], "task": ["comm"], "syscall": ["syscall", "asked"]}
@@ -173,7 +173,7 @@ def _group(replay: Replay, by: str, redactor: Redactor) -> dict[object, tuple[in
 
 def _key(row: dict[str, object], by: str, redactor: Redactor) -> object:
     if by == "order":
-        return names.NO_ORDER if row["order"] is None else row["order"]
+        return NO_ORDER if row["order"] is None else row["order"]
     if by == "task":
         return redactor.comm(_text(row["comm"]))
     if by == "syscall":

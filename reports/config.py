@@ -13,7 +13,7 @@ from importlib import metadata
 
 import polars as pl
 
-from replay.result import Replay
+from replay.result import Replay, folio_pages
 from reports import names, numbers
 from reports.redact import Redactor
 from reports.text import wrap
@@ -96,7 +96,7 @@ def _kernel(replay: Replay) -> str:
 def workload(replay: Replay, redactor: Redactor) -> str:
     """:return: the task with most pages worked on, its share, and the totals."""
     tasks = (
-        names.folio_pages(replay.rows)
+        replay.rows.with_columns(folio_pages())
         .group_by("comm", maintain_order=True)
         .agg(pl.col("nr_pages", "nr_ops").sum(), pl.col("seq").min())
         .sort(["nr_pages", "nr_ops", "seq"], descending=[True, True, False])

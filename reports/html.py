@@ -13,7 +13,6 @@ import base64
 import hashlib
 import json
 import os
-import tempfile
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib import metadata
@@ -33,7 +32,7 @@ from reports.redact import Redactor
 from reports.styles import render
 from reports.verdict import verdict
 from reports.verifytext import Verification
-from tracer.errors import MmtraceError
+from tracer.files import refuse_existing, write_file
 
 PLOTLY: Final = "plotly-cartesian.min.js"
 PLOTLY_VERSION: Final = "4.1.1"
@@ -83,8 +82,7 @@ def write_report(
     :raises MmtraceError: when the file exists and not ``force``, or cannot be written
     """
     target = Path(path)
-    if target.exists() and not force:
-        raise MmtraceError(f"{target} exists.", "Use --force to overwrite it.")
+    refuse_existing(target, force)
     text = report_html(
         replays,
         verification=verification,
@@ -96,23 +94,8 @@ def write_report(
         raw=raw,
         tool=tool,
     )
-    _replace(target, text.encode())
+    write_file(target, text.encode(), force)
     return target
-
-
-def _replace(target: Path, content: bytes) -> None:
-    try:
-        with tempfile.NamedTemporaryFile(
-            dir=target.parent, prefix=f".{target.name}.", delete=False
-        ) as out:
-            out.write(content)
-        # A temporary file is private; a report is meant to be read by others.
-        umask = os.umask(0)
-        os.umask(umask)
-        Path(out.name).chmod(0o666 & ~umask)
-        Path(out.name).replace(target)
-    except OSError as error:
-        raise MmtraceError(f"Cannot write {target}: {error.strerror}.") from error
 
 
 def report_html(

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import polars as pl
 
-from replay.result import Replay
+from replay.result import NO_ORDER, Replay
 from tracer.output import printable
 
 # include/uapi/asm-generic/mman-common.h
@@ -46,8 +46,6 @@ MADVISE: Final[dict[int, str]] = {
 # Rows outside any system call: page faults, reclaim by kthreads, exits by signal.
 NO_SYSCALL: Final = "(no system call)"
 
-# Replay.rows.order of an operation that has no folio, such as one on a range of addresses.
-NO_ORDER: Final = 255
 RANGES: Final = "ranges"
 
 _BEHAVIOR = re.compile(r"\b(?:behaviou?r|advice)=(MADV_\w+|0x[0-9a-fA-F]+|\d+)")
@@ -82,19 +80,6 @@ def asked_kind(syscall: object, behavior: object) -> str:
     """:return: :func:`syscall_kind` from a row grouped by :func:`asked`."""
     args = None if behavior is None else f"behavior={behavior}"
     return syscall_kind(None if syscall is None else str(syscall), args)
-
-
-def folio_pages(rows: pl.DataFrame) -> pl.DataFrame:
-    """Count pages of folios only.
-
-    An operation on a range (exit_mmap covers the whole address space) says
-    nothing about how many pages are mapped there.
-
-    :param rows: ``Replay.rows``
-    :return: the same with ``nr_pages`` 0 where the operation has no folio
-    """
-    has_folio = pl.col("order") != NO_ORDER
-    return rows.with_columns(pl.when(has_folio).then(pl.col("nr_pages")).otherwise(0))
 
 
 def order_name(order: int | None, page_size: int | None = None) -> str:

@@ -7,6 +7,8 @@ from replay import policies
 from reports.text import Table, join, to_ascii, wrap
 
 _INDENT = "    "
+# Columns that the other columns leave to the last one.
+_SOURCE = 36
 
 
 def policies_text() -> str:
@@ -36,8 +38,11 @@ def policy_text(name: str) -> str:
     table.row("feature", "is", "batches", "came with")
     table.rule()
     for feature in policies.FEATURES:
+        first, *rest = wrap(feature.source, width=_SOURCE)
         value = str(policy.value(feature.name))
-        table.row(feature.name, value, feature.batches or "-", feature.source[:36])
+        table.row(feature.name, value, feature.batches or "-", first)
+        for line in rest:
+            table.row("", "", "", line)
     head = [policy.name, *wrap(policy.title, _INDENT, _INDENT)]
     meanings = [
         line

@@ -30,14 +30,13 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any, Final
 
 import polars as pl
 
 from replay import counters
 from replay.result import BY, Replay
-from reports import config, names
+from reports import config
 from reports.replaytext import to_text
 from tracer.errors import UsageError
 
@@ -56,7 +55,7 @@ def summed(replay: Replay, by: str) -> pl.DataFrame:
         return replay.rows.sort("seq")
     if by not in BY:
         raise UsageError(f"Cannot sum by {by!r}.", f"Choose one of {', '.join([*BY, 'all'])}.")
-    return replace(replay, rows=names.folio_pages(replay.rows)).by(by)
+    return replay.by(by)
 
 
 def unmodelled(replay: Replay) -> dict[str, int]:
