@@ -228,6 +228,10 @@ SetOption = Annotated[
 GranuleOption = Annotated[
     str | None, typer.Option(help="4K, 16K or 64K. Default: the capture's page size.")
 ]
+FolioOption = Annotated[
+    str,
+    typer.Option(help="Lay anon faults on folios of 4K, 16K, ..., 2M instead of as-recorded."),
+]
 RawOption = Annotated[
     bool, typer.Option("--raw", help="Keep names of tasks, hosts and files; default is to hide.")
 ]
@@ -313,6 +317,7 @@ def _replays(
     sets: list[str] | None,
     granule: str | None,
     checked: bool = False,
+    folio_size: str = "as-recorded",
 ) -> tuple[Any, list[Any]]:
     """Open the source and replay it under every policy."""
     from replay.api import open_source, replay
@@ -326,6 +331,7 @@ def _replays(
         cpu_features=_switches(features),
         sets=_pairs(sets, "--set"),
         granule_name=granule,
+        folio_size=folio_size,
         checked=checked,
     )
     return found, done
@@ -360,6 +366,7 @@ def _replay(
     cpu_feature: FeatureOption = None,
     set_: SetOption = None,
     granule: GranuleOption = None,
+    folio_size: FolioOption = "as-recorded",
     check: Annotated[
         bool, typer.Option("--check", help="Check the model's invariants after every operation.")
     ] = False,
@@ -367,7 +374,7 @@ def _replay(
     """Re-execute the operations under policies and count every primitive."""
     from reports.replayout import render
 
-    _, done = _replays(store, policy or ["own"], cpu, cpu_feature, set_, granule, check)
+    _, done = _replays(store, policy or ["own"], cpu, cpu_feature, set_, granule, check, folio_size)
     _write(output, render(done, by=by.value, fmt=format.value), force)
 
 
@@ -399,6 +406,7 @@ def _compare(
     cpu_feature: FeatureOption = None,
     set_: SetOption = None,
     granule: GranuleOption = None,
+    folio_size: FolioOption = "as-recorded",
 ) -> None:
     """Set policies, or captures, side by side: exact deltas for a mail.
 
@@ -424,7 +432,9 @@ def _compare(
             labels.append(label if equals else Path(text).name.removesuffix(".mmtrace"))
     else:
         names = policy or ["unbatched", "batched"]
-        _, done = _replays(stores[0] if stores else None, names, cpu, cpu_feature, set_, granule)
+        _, done = _replays(
+            stores[0] if stores else None, names, cpu, cpu_feature, set_, granule, False, folio_size
+        )
     found = compare(done, by=by.value, labels=labels, raw=raw)
     text = render(found, fmt=format.value, style=style.value)
     _write(output, text.encode() if text.endswith("\n") else text.encode() + b"\n", force)

@@ -30,6 +30,7 @@ from replay.lower import lower
 from replay.policies import Policy
 from replay.result import Replay
 from replay.verify import Verification
+from replay.whatif import AS_RECORDED, parse_order, relay
 from tracer.capture import Capture
 from tracer.enums import KernelEnums
 from tracer.store import Store, is_store, newest_store, open_store
@@ -139,6 +140,7 @@ def replay(
     cpu_features: Mapping[str, int] | None = None,
     sets: Mapping[str, str] | None = None,
     granule_name: str | None = None,
+    folio_size: str = AS_RECORDED,
     checked: bool = False,
 ) -> list[Replay]:
     """Replay a source under each policy.
@@ -147,6 +149,7 @@ def replay(
     :param cpu: CPU profile; ``cpu_features`` changes some of its flags
     :param sets: operation to ``batched`` or ``unbatched``, or feature to number
     :param granule_name: 4K, 16K or 64K; the capture's page size by default
+    :param folio_size: lay the recorded anon faults on folios of this size, :mod:`replay.whatif`
     :param checked: check the model's invariants after every operation
     :raises UsageError: for names that do not exist
     :raises MmtraceError: when a checked replay breaks an invariant
@@ -154,7 +157,10 @@ def replay(
     chosen = choose(names, sets, source.kernel_release)
     machine = cpus.get(cpu, cpu_features)
     grain = granule(granule_name) if granule_name else source.granule()
-    stream = lower(source.ops, source.enums)
+    order = parse_order(folio_size, grain.page_size)
+    ops = source.ops if order is None else relay(source.ops, order, grain.page_size)
+    stream = lower(ops, source.enums)
+    name = source.name if order is None else f"{source.name} (folios of {folio_size})"
     return [
         replay_stream(
             stream,
@@ -162,7 +168,7 @@ def replay(
             machine,
             grain,
             provenance=source.provenance,
-            store=source.name,
+            store=name,
             checked=checked,
         )
         for policy in chosen

@@ -5,11 +5,21 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 import pytest
 
+from replay import cpu
 from replay.api import Source, open_source, replay
+from replay.arm64.geometry import GRANULES
+from replay.arm64.pte import CONT
+from replay.counters import NAMES
+from replay.engine import VIOLATIONS, machine
+from replay.lower import lower
+from replay.mm.run import run
 from replay.policies import POLICIES
+from replay.state import VIOLATION
+from replay.stream import CODES, F_CODE, F_ORDER, F_PFN
 from tracer.errors import EXIT_QUALITY, MmtraceError
 
 FIXTURES = Path(__file__).resolve().parent.parent / "fixtures"
@@ -45,9 +55,28 @@ def test_two_mappings_of_one_new_folio_are_noticed() -> None:
         .otherwise(pl.col("pfn"))
         .alias("pfn")
     )
-    with pytest.raises(MmtraceError, match="Invariant broken by operation") as caught:
+    with pytest.raises(MmtraceError, match="Invariant broken") as caught:
         replay(with_ops(source, stuck), ["linux-7.3"], checked=True)
     assert caught.value.exit_code == EXIT_QUALITY
+
+
+@pytest.mark.parametrize("field", ["mapcount", "pte"])
+def test_a_corrupted_machine_is_noticed_by_the_next_operation(field: str) -> None:
+    source = open_source(FIXTURES / "linux-7.3" / "zap-64k.perf.data.zst")
+    stream = lower(source.ops, source.enums)
+    st = machine(stream, POLICIES["linux-7.3"], cpu.get(), GRANULES["4K"], checked=True)
+    out = np.zeros((stream.groups.height, len(NAMES)), np.int64)
+    large = np.flatnonzero((stream.ops[:, F_CODE] == 0) & (stream.ops[:, F_ORDER] == 4))
+    half = int(large[5])
+    assert run(st, stream.ops[:half], 0, out) == half
+    if field == "mapcount":
+        st.mapcount[stream.ops[int(large[4]), F_PFN]] = 0
+    else:
+        st.pte[np.flatnonzero(st.pte & CONT)[-1]] &= ~CONT
+    again = stream.ops[int(large[4]) : int(large[4]) + 1].copy()
+    again[0, F_CODE] = CODES["access"]
+    assert run(st, again, 0, out) == 0
+    assert VIOLATIONS[int(st.s[VIOLATION])]
 
 
 def test_an_entry_counted_twice_is_noticed_at_the_end() -> None:
