@@ -127,9 +127,8 @@ def _interleave(made: list[dict[str, Any]], row: dict[str, Any]) -> list[dict[st
     for i, one in enumerate(made):
         out.append(one)
         if i + 1 < len(made):
-            flush = {**row, "op": "try_to_unmap_flush_dirty", "va": None, "end": None,
-                     "folio": None, "page": None, "pfn": None, "nr_pages": 0, "mm": None}  # fmt: skip
-            out.append(flush)
+            nothing = dict.fromkeys(("va", "end", "folio", "page", "pfn", "mm"))
+            out.append({**row, **nothing, "op": "try_to_unmap_flush_dirty", "nr_pages": 0})
     return out
 
 
