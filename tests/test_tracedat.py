@@ -20,6 +20,7 @@ from tests.rings import Dat, Event
 from tracer import schema, tracingdata
 from tracer.capture import Capture
 from tracer.errors import CaptureError
+from tracer.tracedat.bprint import render
 from tracer.tracedat.reader import open_file, read
 
 HIGH = 0xFFFF_8000_0012_3457
@@ -388,6 +389,8 @@ def test_real_provenance() -> None:
     assert (about.nr_cpus, about.page_size, about.long_size) == (2, 4096, 8)
     assert about.recorder is not None
     assert about.recorder.startswith("trace-cmd 3.")
+    kallsyms = read(content("formats/pageout.v7.zstd.dat"), "pageout.dat").kallsyms
+    assert b" T try_to_unmap_one" in kallsyms.lower().replace(b" t ", b" T ")
 
 
 def test_every_record_is_decoded() -> None:
@@ -448,6 +451,72 @@ def test_records_without_a_format() -> None:
     with_formats = read(dat_of(sample(1, 20)).v6(), "x").formats
     dat.formats = {}
     assert set(read(dat.v6(), "x", with_formats).events) == {"mm:map_pages", "test:mark"}
+
+
+FTRACE = {
+    "bprint": (
+        "name: bprint\nID: 6\nformat:\n"
+        + rings.COMMON
+        + "\tfield:unsigned long ip;\toffset:8;\tsize:8;\tsigned:0;\n"
+        "\tfield:const char * fmt;\toffset:16;\tsize:8;\tsigned:0;\n"
+        '\tfield:u32 buf[];\toffset:24;\tsize:0;\tsigned:0;\n\nprint fmt: "%ps", REC->fmt\n'
+    ),
+    "kernel_stack": (
+        "name: kernel_stack\nID: 4\nformat:\n"
+        + rings.COMMON
+        + "\tfield:int size;\toffset:8;\tsize:4;\tsigned:1;\n"
+        '\tfield:unsigned long caller[8];\toffset:16;\tsize:64;\tsigned:0;\n\nprint fmt: ""\n'
+    ),
+}
+
+
+@pytest.mark.parametrize("e", ["<", ">"])
+def test_trace_printk_and_stacks(e: str) -> None:
+    bodies = [
+        struct.pack(e + "HBBiQQiI", 6, 0, 0, 10, HIGH, 0xFFFF800080001000, -5, 0),
+        struct.pack(e + "HBBiQQ", 6, 0, 0, 10, HIGH, 0xFFFF800080001000),
+        struct.pack(e + "HBBiQQI", 6, 0, 0, 10, HIGH, 0x1234, 0),
+        struct.pack(e + "HBBiiI3Q", 4, 0, 0, 10, 3, 0, HIGH, 1, 2),
+        struct.pack(e + "HBBiiI1Q", 4, 0, 0, 10, 99, 0, HIGH),
+    ]
+    page = rings.page(1000, b"".join(rings.record(b, 1, e) for b in bodies), 4096, e)
+    capture = read(Dat({"": {0: page}}, e=e, formats={"ftrace": [*FTRACE.values()]}).v7(), "x")
+    assert capture.events["ftrace:bprint"]["text"].to_list() == ["text -5\n", None, None]
+    # The depth is in the record; the 8 of the format is no bound.
+    assert capture.events["ftrace:kernel_stack"]["caller"].to_list() == [[HIGH, 1, 2], [HIGH]]
+
+
+def test_trace_printk_formats() -> None:
+    def args(*values: tuple[str, Any]) -> bytes:
+        out = b""
+        for code, value in values:
+            if isinstance(value, bytes):
+                out += value + b"\0"
+                continue
+            size = struct.calcsize("<" + code)
+            out += b"\0" * (-len(out) % min(size, 4)) + struct.pack("<" + code, value)
+        return out
+
+    cases = [
+        ("a %d %u %x|", args(("i", -1), ("I", 2), ("I", 255)), "a -1 2 ff|"),
+        (
+            "%ld %llu %#lx",
+            args(("q", -9), ("Q", 1 << 63), ("Q", 16)),
+            "-9 9223372036854775808 0x10",
+        ),
+        ("%s=%s.", args(("s", b"key"), ("s", b"")), "key=."),
+        ("%s%d", args(("s", b"odd"), ("i", 7)), "odd7"),
+        ("%c%hhd%hd", args(("B", 65), ("b", -2), ("h", -3)), "A-2-3"),
+        ("%5d|%-4u|%05x", args(("i", 1), ("I", 2), ("I", 3)), "    1|2   |00003"),
+        ("%*d|%.*s", args(("i", 4), ("i", 5), ("i", 2), ("s", b"abc")), "   5|ab"),
+        ("%p %pS!", args(("Q", HIGH), ("Q", HIGH)), f"{HIGH:016x} {HIGH:016x}!"),
+        ("%pI4 100%%", args(("s", b"1.2.3.4")), "1.2.3.4 100%"),
+    ]
+    for fmt, data, text in cases:
+        assert render(fmt, data) == text
+    for fmt in ("%d", "%s", "%p", "%*d"):
+        with pytest.raises(ValueError):
+            render(fmt, b"")
 
 
 def test_what_is_no_trace_dat() -> None:

@@ -75,7 +75,7 @@ def read(data: bytes, path: str, formats: Mapping[str, EventFormat] | None = Non
     if cpu is None:
         _diagnose(out, "cpu-guessed", "The file's name has no CPU number; it is taken as CPU 0.")
     elif others := _sisters(name):
-        text = f"Pages of {others} other CPUs lie beside this file; name the directory for all."
+        text = f"Files of other CPUs ({others}) lie beside it; name the directory to read them all."
         _diagnose(out, "other-cpus", text)
     return out
 
@@ -131,7 +131,12 @@ def read_pages(
     walk = Walk(buf, shape.layout, shape.big_endian, frames.tid_offset(known))
     records = walk.read(streams)
     events, notes = frames.event_frames(
-        buf, records, known, side.meta.saved_cmdlines, shape.big_endian
+        buf,
+        records,
+        known,
+        side.meta.saved_cmdlines,
+        shape.big_endian,
+        printk=side.meta.printk,
     )
     return Capture(
         events=events,
@@ -148,6 +153,7 @@ def read_pages(
         ),
         loss=walk.loss_frame(),
         diagnostics=diagnostics_frame([*side.meta.problems, *walk.diagnostics, *notes]),
+        kallsyms=side.meta.kallsyms,
     )
 
 
@@ -227,6 +233,14 @@ def _read_clock(side: Side, text: str) -> None:
     side.clock = text.partition("[")[2].partition("]")[0] or None
 
 
+def _read_kallsyms(side: Side, text: str) -> None:
+    side.meta.kallsyms = text.encode()
+
+
+def _read_printk(side: Side, text: str) -> None:
+    side.meta.printk |= tracingdata.parse_printk(text)
+
+
 def _read_release(side: Side, text: str) -> None:
     side.release = text.strip()[:256] or None
 
@@ -236,6 +250,8 @@ _READERS: Final[dict[str, Callable[[Side, str], None]]] = {
     "saved_cmdlines": _read_cmdlines,
     "trace_clock": _read_clock,
     "osrelease": _read_release,
+    "kallsyms": _read_kallsyms,
+    "printk_formats": _read_printk,
 }
 
 

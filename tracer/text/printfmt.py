@@ -2,18 +2,21 @@
 """What an event's print format tells about its text: fields, bases, symbols.
 
 A print format is C: a string and expressions. Only the shapes that name one
-field are understood: ``REC->x`` in casts and parentheses, ``__print_symbolic``
-and ``__print_flags`` of one. Anything else leaves the label as it is printed.
+field are understood: ``REC->x`` in casts and parentheses, and the tables of
+:mod:`tracer.printfmt`. Anything else leaves the label as it is printed.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
 from tracer.eventformat import EventFormat
+from tracer.printfmt import Table, tables
 
+MAX_ARGUMENT: Final = 512  # bytes of an argument that may be a field in casts
 MAX_TEXT: Final = 1 << 16  # bytes of a print format that are looked at
 _LABELLED = re.compile(r"([A-Za-z_]\w{0,63})[=:]\s?(?:0x)?$")
 _SPEC = re.compile(
@@ -21,13 +24,6 @@ _SPEC = re.compile(
 )
 _FIELD = re.compile(r"\bREC->(\w{1,64})")
 _PLAIN = re.compile(r"[\s()]*(?:\([\w\s*]{1,64}\)[\s()]*)*REC->\w{1,64}[\s()]*\Z")
-_TABLE = re.compile(r"__print_(?:symbolic|flags)(?:_u64)?\s*\(")
-_ROW = re.compile(
-    r"\{\s*(?:\([^()]{1,40}\)\s*)?"  # a cast
-    r"(-?(?:0[xX][0-9a-fA-F]{1,16}|\d{1,20})|\(?1(?:UL|ULL|U)?\s*<<\s*\d{1,2}\)?)(?:U|L|UL|ULL)?"
-    r"\s*,\s*\"([^\"]{1,64})\"\s*\}"
-)
-_SHIFT = re.compile(r"1(?:UL|ULL|U)?\s*<<\s*(\d{1,2})")
 
 
 @dataclass
@@ -54,6 +50,7 @@ def labels(fmt: EventFormat) -> dict[str, Label]:
     :return: printed label to what it stands for; the first of two equal labels
     """
     text, arguments = _split(fmt.print_fmt[:MAX_TEXT])
+    named = tables(fmt)
     found: dict[str, Label] = {}
     behind = 0
     for spec in _SPEC.finditer(text):
@@ -64,26 +61,24 @@ def labels(fmt: EventFormat) -> dict[str, Label]:
         behind = spec.end()
         if name:
             pointer = spec[1] == "p" and not text[spec.end() : spec.end() + 1].isalnum()
-            found.setdefault(name[1], _label(spec[1], pointer, argument, name[1]))
+            found.setdefault(name[1], _label(spec[1], pointer, argument, name[1], named))
     return found
 
 
-def _label(conversion: str, hashed: bool, argument: str, name: str) -> Label:
+def _label(
+    conversion: str, hashed: bool, argument: str, name: str, tables: Mapping[str, Table]
+) -> Label:
     out = Label(base={"x": 16, "X": 16, "p": 16, "d": 10, "u": 10, "i": 10}.get(conversion, 0))
     out.hashed = hashed
     fields = set(_FIELD.findall(argument))
-    table = _TABLE.search(argument)
-    if len(fields) == 1 and (table or _PLAIN.match(argument) or name in fields):
+    named = next((tables[f] for f in fields if f in tables and "__print_" in argument), None)
+    plain = len(argument) < MAX_ARGUMENT and _PLAIN.match(argument)
+    if len(fields) == 1 and (named or plain or name in fields):
         out.member = fields.pop()
-    if table:
-        out.flags = "flags" in table[0]
-        out.symbols = {m[2]: _number(m[1]) for m in _ROW.finditer(argument)}
+    if named:
+        out.flags = named.flags
+        out.symbols = {text: value for value, text in reversed(named.rows)}
     return out
-
-
-def _number(text: str) -> int:
-    shift = _SHIFT.search(text)
-    return 1 << int(shift[1]) if shift else int(text, 16 if "x" in text.lower() else 10)
 
 
 def _split(fmt: str) -> tuple[str, list[str]]:
@@ -118,6 +113,8 @@ def value(label: Label, text: str) -> int | None:
         return label.symbols[text]
     if not label.flags:
         return None
+    if text in ("none", ""):
+        return 0
     parts = [p.strip() for p in text.split("|")]
     total = 0
     for part in parts:

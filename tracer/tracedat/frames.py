@@ -12,6 +12,7 @@ import polars as pl
 from tracer.decode import CommTable, Diagnostic, build_frames
 from tracer.eventformat import EventFormat
 from tracer.ringbuffer import Records
+from tracer.tracedat import bprint
 
 # What the idle task is called: saved_cmdlines leaves it out, perf says swapper.
 IDLE: Final = "swapper"
@@ -45,18 +46,26 @@ def event_frames(
     saved_cmdlines: Mapping[int, str],
     big_endian: bool,
     instances: Sequence[str] = ("",),
+    printk: Mapping[int, str] | None = None,
 ) -> tuple[dict[str, pl.DataFrame], list[Diagnostic]]:
     """Decode records into one frame per event.
 
     :param buf: what the records' offsets point into
     :param formats: event formats by id
     :param instances: buffer names; with more than one, frames get an ``instance`` column
+    :param printk: format strings of trace_printk(), which give its records a ``text`` column
     :return: frames by ``system:name``, and diagnostics
     """
     names = pl.Series("instance", list(instances), dtype=pl.String)
 
-    def instance(_: int, rows: Any) -> list[pl.Series]:
-        return [names.gather(pl.Series(records.instance[rows])).alias("instance")]
+    def more(ident: int, rows: Any) -> list[pl.Series]:
+        columns = []
+        fmt = formats.get(ident)
+        if fmt is not None and fmt.key == bprint.EVENT:
+            columns.append(bprint.text_column(buf, records, rows, fmt, printk or {}, big_endian))
+        if len(instances) > 1:
+            columns.append(names.gather(pl.Series(records.instance[rows])).alias("instance"))
+        return columns
 
     return build_frames(
         buf,
@@ -71,5 +80,5 @@ def event_frames(
         formats,
         big_endian,
         np.arange(records.ts.size, dtype=np.uint64),
-        instance if len(instances) > 1 else None,
+        more,
     )

@@ -58,7 +58,13 @@ def read(data: bytes, path: str, formats: Mapping[str, EventFormat] | None = Non
     if not contents.meta.texts:
         known = {f.id: f for f in (formats or {}).values()}
     events, notes = frames.event_frames(
-        plan.buf, records, known, contents.meta.saved_cmdlines, big_endian, names
+        plan.buf,
+        records,
+        known,
+        contents.meta.saved_cmdlines,
+        big_endian,
+        names,
+        contents.meta.printk,
     )
     problems = [*contents.problems, *plan.problems, *walk.diagnostics, *notes]
     return Capture(
