@@ -196,6 +196,48 @@ def _info(
         print(*describe(found), sep="\n")
 
 
+@app.command("script")
+def _script(
+    source: Annotated[
+        str | None, typer.Argument(help="Store or capture. Default: the newest *.mmtrace here.")
+    ] = None,
+    event: Annotated[
+        list[str] | None,
+        typer.Option("--event", "-e", help="Events by name or pattern; may be given again."),
+    ] = None,
+    tid: Annotated[int | None, typer.Option(help="Only this thread.")] = None,
+    time: Annotated[
+        str | None, typer.Option(metavar="START,STOP", help="Seconds of the capture's clock.")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=0, help="Stop after this many lines.")] = None,
+    symbols: Annotated[
+        Path | None, typer.Option(help="kallsyms text or vmlinux of the captured kernel.")
+    ] = None,
+) -> None:
+    """Print the events in time order, one line each, as perf script does."""
+    from itertools import islice
+
+    from tracer.script import Selection, lines, parse_time
+
+    start, stop = parse_time(time) if time else (None, None)
+    found = _open(source, symbols)
+    chosen = Selection(event or (), tid, start, stop)
+    for line in islice(lines(found, chosen), limit):
+        print(line)
+
+
+@app.command("events")
+def _events(
+    source: Annotated[
+        str | None, typer.Argument(help="Store or capture. Default: the newest *.mmtrace here.")
+    ] = None,
+) -> None:
+    """List the events with their losses, and the probes that are missing."""
+    from tracer.events import describe
+
+    print(*describe(_open(source)), sep="\n")
+
+
 # --- options shared by the verbs that replay -------------------------------------------
 
 StoreArgument = Annotated[
@@ -542,12 +584,16 @@ def _policies(
     print(policies_text() if name is None else policy_text(name), end="")
 
 
-def _open(source: str | None) -> Store | Capture:
-    from tracer.ingest import read_capture
+def _open(source: str | None, symbols: Path | None = None) -> Store | Capture:
+    from tracer.ingest import describe_fields, read_capture
     from tracer.store import is_store, newest_store, open_store
 
     path = newest_store() if source is None else Path(source)
-    return open_store(path) if is_store(path) else read_capture(source or path)
+    if is_store(path):
+        return open_store(path)
+    capture = read_capture(source or path)
+    describe_fields(str(source or path), capture, symbols=symbols)
+    return capture
 
 
 def _terminate(*_: object) -> None:

@@ -63,19 +63,39 @@ def ingest(
     :raises MmtraceError: when the capture cannot be read or the store not written
     """
     from tracer.normalize import normalize
-    from tracer.printfmt import decode_capture
-    from tracer.symbolize import find_symbols, symbolize_capture
 
     target = Path(out) if out is not None else default_store(str(path))
     refuse_existing(target, force)
     capture = read_capture(path, formats_from)
     enums = find_enums(str(path), capture, btf)
     ops = normalize(capture, enums)
+    describe_fields(os.fspath(path), capture, enums, symbols)
+    return write_store(target, capture, ops, enums, force)
+
+
+def describe_fields(
+    path: str,
+    capture: Capture,
+    enums: KernelEnums | None = None,
+    symbols: str | os.PathLike[str] | None = None,
+) -> None:
+    """Put names beside a capture's flags and code addresses, in place; the numbers stay.
+
+    :param path: the capture's path, for files beside it
+    :param enums: the kernel's numbers; None looks for them without complaint
+    :param symbols: see :func:`ingest`
+    """
+    from tracer.printfmt import decode_capture
+    from tracer.symbolize import find_symbols, symbolize_capture
+
+    if enums is None:
+        before = capture.diagnostics
+        enums = find_enums(path, capture)
+        capture.diagnostics = before
     decode_capture(capture, enums)
-    functions = find_symbols(os.fspath(path), capture, symbols)
+    functions = find_symbols(path, capture, symbols)
     if functions is not None:
         symbolize_capture(capture, functions)
-    return write_store(target, capture, ops, enums, force)
 
 
 def default_store(path: str) -> Path:
