@@ -24,11 +24,13 @@ from replay import cpu as cpus
 from replay import policies, truth
 from replay import verify as verification
 from replay.arm64.geometry import Granule, granule, granule_of
+from replay.coverage import attribute
 from replay.cpu import Cpu
 from replay.engine import replay_stream
 from replay.lower import lower
 from replay.policies import Policy
 from replay.result import Replay
+from replay.snapshot import history
 from replay.verify import Verification
 from replay.whatif import AS_RECORDED, parse_order, relay
 from tracer.capture import Capture
@@ -142,6 +144,7 @@ def replay(
     granule_name: str | None = None,
     folio_size: str = AS_RECORDED,
     checked: bool = False,
+    detailed: bool = False,
 ) -> list[Replay]:
     """Replay a source under each policy.
 
@@ -151,6 +154,8 @@ def replay(
     :param granule_name: 4K, 16K or 64K; the capture's page size by default
     :param folio_size: lay the recorded anon faults on folios of this size, :mod:`replay.whatif`
     :param checked: check the model's invariants after every operation
+    :param detailed: also split range operations by folio order (:mod:`replay.coverage`) and
+        keep states of the main address space (:mod:`replay.snapshot`): three more passes
     :raises UsageError: for names that do not exist
     :raises MmtraceError: when a checked replay breaks an invariant
     """
@@ -161,9 +166,10 @@ def replay(
     ops = source.ops if order is None else relay(source.ops, order, grain.page_size)
     stream = lower(ops, source.enums)
     name = source.name if order is None else f"{source.name} (folios of {folio_size})"
-    return [
+    split = attribute(stream, chosen[0], machine, grain) if detailed and chosen else stream
+    done = [
         replay_stream(
-            stream,
+            split,
             policy,
             machine,
             grain,
@@ -173,6 +179,10 @@ def replay(
         )
         for policy in chosen
     ]
+    if detailed:
+        for one, policy in zip(done, chosen, strict=True):
+            one.history = history(stream, policy, machine, grain)
+    return done
 
 
 def verify(

@@ -4,11 +4,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
 from replay import counters
+
+if TYPE_CHECKING:
+    from replay.snapshot import History
 
 # Leading columns of Replay.rows; one UInt64 column per counter and sum follows.
 ROW_COLUMNS: tuple[tuple[str, pl.DataType], ...] = (
@@ -38,6 +41,9 @@ BY = {
 
 # Replay.rows.order of an operation without a folio, such as one on a range of addresses.
 NO_ORDER = 255
+# The same where replay.coverage looked: folios of several orders, or swap entries only.
+MIXED = 254
+SWAP_ENTRIES = 253
 
 
 def folio_pages() -> pl.Expr:
@@ -58,6 +64,7 @@ class Replay:
     :ivar rows: finest rows: one per (task, system call window, op, order)
     :ivar unmodelled: op name and count of operations that were not replayed
     :ivar inferred: counts of state the capture does not show, by kind
+    :ivar history: states of the main address space; None when not asked for
     """
 
     policy: str
@@ -70,6 +77,7 @@ class Replay:
     seconds: float  # time in the engine
     store: str | None = None
     provenance: dict[str, Any] = field(default_factory=dict)
+    history: History | None = None
 
     def by(self, what: str = "total") -> pl.DataFrame:
         """Sum the rows.
