@@ -83,7 +83,7 @@ def _info(ops: pl.DataFrame, enums: KernelEnums, vmf: Int64) -> Int64:
     out[backed] |= state.INFO_SWAPBACKED
     out[cached] |= state.INFO_SWAPCACHE
     anon_op = ops["op"].is_in(["try_to_unmap_one", "try_to_migrate_one", "remove_migration_pte",
-                               "folio_referenced_one"]).to_numpy()  # fmt: skip
+                               "folio_referenced_one", "infer_map"]).to_numpy()  # fmt: skip
     out[anon_op & backed & private] |= state.INFO_ANON
     out[backed & ~private] |= state.INFO_SHMEM
     out[ops["page_flags"].is_null().to_numpy()] = -1

@@ -13,6 +13,7 @@ import polars as pl
 from tracer import schema, vocabulary
 from tracer.capture import Capture
 from tracer.enums import KernelEnums
+from tracer.infer import with_older_mappings
 from tracer.vocabulary import BY_NAME, Probe
 
 _U64 = pl.UInt64
@@ -83,21 +84,28 @@ def _collect(capture: Capture) -> pl.DataFrame:
 # --- folio geometry ---------------------------------------------------------------
 
 
-def _geometry(ops: pl.DataFrame, enums: KernelEnums, page_size: int) -> pl.DataFrame:
-    """Order, pages, end address and frame number of every operation."""
+def _order(enums: KernelEnums) -> pl.Expr:
+    """Folio order: the byte belongs to the folio only where PG_head is set."""
     head = enums.page_flag("PG_head")
     if head is None:
         large = pl.col("nr_pages").fill_null(1) > 1
     else:
         large = (pl.col("page_flags").fill_null(0) & pl.lit(head, _U64)) != 0
-    order = (
-        pl.when(large & (pl.col("order_byte") < 16)).then(pl.col("order_byte")).otherwise(0)
-    ).cast(pl.UInt8)
+    known = large & (pl.col("order_byte") < 16)
+    return pl.when(known).then(pl.col("order_byte")).otherwise(0).cast(pl.UInt8)
+
+
+def _frame_number() -> list[pl.Expr]:
+    """page and pfn; struct page pointers number the frames up to a constant."""
     page = pl.coalesce("page", "folio")
+    return [page.alias("page"), (page // (1 << _STRUCT_PAGE_SHIFT)).alias("pfn")]
+
+
+def _geometry(ops: pl.DataFrame, enums: KernelEnums, page_size: int) -> pl.DataFrame:
+    """Order, pages, end address and frame number of every operation."""
     ops = ops.with_columns(
-        order.alias("order"),
-        page.alias("page"),
-        (page // (1 << _STRUCT_PAGE_SHIFT)).alias("pfn"),
+        _order(enums).alias("order"),
+        *_frame_number(),
         # No address has bits set above 55; a tag byte does.
         (pl.col("va") & pl.lit((1 << 56) - 1, _U64)).alias("va"),
     )
@@ -372,6 +380,20 @@ def _with_dup_mmap_end(ops: pl.DataFrame) -> pl.DataFrame:
     return both.sort("seq", "rank").drop("rank")
 
 
+def _removals(capture: Capture, enums: KernelEnums) -> pl.DataFrame | None:
+    """Every folio_remove_rmap_ptes() with frame number and order."""
+    for key, frame in sorted(capture.events.items()):
+        probe = probe_of(key)
+        if probe is None or "folio_remove_rmap_ptes" not in probe.names or frame.is_empty():
+            continue
+        return (
+            _select(key, frame, probe)
+            .with_columns(_order(enums).alias("order"), *_frame_number())
+            .select("seq", "tid", "mm", "page", "pfn", "nr_pages", "order", "page_flags")
+        )
+    return None
+
+
 def normalize(capture: Capture, enums: KernelEnums) -> pl.DataFrame:
     """Turn a capture's events into mm operations.
 
@@ -392,4 +414,7 @@ def normalize(capture: Capture, enums: KernelEnums) -> pl.DataFrame:
     ops = _with_dup_mmap_end(ops)
     columns = schema.polars_schema(schema.OP_COLUMNS)
     ops = ops.select([pl.col(name).cast(dtype) for name, dtype in columns.items()])
+    removed = _removals(capture, enums)
+    if removed is not None:
+        ops = with_older_mappings(ops, removed, page_size)
     return schema.check(ops, schema.OP_COLUMNS, "ops")

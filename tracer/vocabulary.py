@@ -36,6 +36,7 @@ OPERATIONS: Final[dict[str, str]] = {
     "remove_migration_pte": "migration or split maps a folio again",
     "split_huge_pmd": "a PMD mapping is split into PTEs",
     "exit_mmap": "an address space is torn down",
+    "infer_map": "pages that were mapped before the capture began, inferred from their unmap",
 }
 
 # Columns that an event field of the same name fills.
