@@ -448,9 +448,17 @@ def test_records_without_a_format() -> None:
     capture = read(dat.v6(), "x")
     assert "unknown:701" in capture.events
     assert codes(capture) == {"no-format"}
-    with_formats = read(dat_of(sample(1, 20)).v6(), "x").formats
+    whole = dat_of(sample(1, 20), codec="zstd")
+    with_formats = read(whole.v6(), "x").formats
+    # A file that is whole does not take another's word for its ids.
+    assert "unknown:701" in read(dat.v6(), "x", with_formats).events
     dat.formats = {}
     assert set(read(dat.v6(), "x", with_formats).events) == {"mm:map_pages", "test:mark"}
+    data = bytearray(whole.v7())
+    section = data.index(struct.pack("<HH", 18, 1))
+    data[section + 24 : section + 40] = bytes(16)
+    assert set(read(bytes(data), "x").events) == {"unknown:700", "unknown:701"}
+    assert set(read(bytes(data), "x", with_formats).events) == {"mm:map_pages", "test:mark"}
 
 
 FTRACE = {

@@ -55,8 +55,8 @@ def read(data: bytes, path: str, formats: Mapping[str, EventFormat] | None = Non
         plan.streams, None if clock.plain else (lambda ts, stream: clock.apply(ts, stream.cpu))
     )
     known = contents.meta.formats_of(frames.distinct_ids(records))
-    if not contents.meta.texts:
-        known = {f.id: f for f in (formats or {}).values()}
+    if formats and _formats_are_damaged(contents):
+        known = {f.id: f for f in formats.values()} | known
     events, notes = frames.event_frames(
         plan.buf,
         records,
@@ -102,6 +102,12 @@ def open_file(data: bytes) -> tuple[Contents, PageLayout]:
     if not contents.buffers:
         recover.buffers(reader, layout)
     return contents, layout
+
+
+def _formats_are_damaged(contents: Contents) -> bool:
+    """Otherwise an event without a format has none, whatever another capture says of its id."""
+    codes = {p.code for p in contents.meta.problems}
+    return not contents.meta.texts or bool(codes & {"damaged-metadata", "damaged-option"})
 
 
 def _layout(contents: Contents) -> PageLayout:
