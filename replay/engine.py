@@ -19,11 +19,12 @@ from replay.mm import check
 from replay.mm.run import run
 from replay.policies import Policy
 from replay.result import Replay
-from replay.stream import F_GROUP, F_VA
+from replay.stream import F_END, F_GROUP, F_MM, F_NR, F_ORDER, F_PFN, F_VA
 from tracer.errors import EXIT_QUALITY, MmtraceError
 
 # Page tables a replay may grow to: 4 GiB of entries.
 MAX_TABLES = 1 << 20
+_SPARE = 16
 
 
 # What a violation code of replay.mm.check means.
@@ -39,6 +40,21 @@ VIOLATIONS = {
 }
 
 
+def _tables(stream: Stream, granule: Granule) -> int:
+    """Page tables that the stream's mapping operations touch, and some to spare."""
+    ops = stream.ops[stream.ops[:, F_NR] > 0]
+    tables = [
+        (ops[:, F_MM] << 34) | (address >> granule.pmd_shift)
+        for address in (ops[:, F_VA], np.maximum(ops[:, F_END] - 1, ops[:, F_VA]))
+    ]
+    return len(np.unique(np.concatenate(tables))) + _SPARE
+
+
+def _large_folios(stream: Stream) -> int:
+    large = stream.ops[stream.ops[:, F_ORDER] > 0]
+    return len(np.unique(large[:, F_PFN] >> 1)) + _SPARE
+
+
 def machine(
     stream: Stream, policy: Policy, cpu: Cpu, granule: Granule, checked: bool = False
 ) -> state.State:
@@ -50,8 +66,9 @@ def machine(
         pages=stream.pages,
         mms=stream.mms,
         contexts=stream.contexts,
-        tables=stream.tables,
+        tables=_tables(stream, granule),
         ptrs_per_pte=granule.ptrs_per_pte,
+        large=_large_folios(stream),
     )
     s = st.s
     s[state.PAGE_SHIFT] = granule.page_shift
@@ -83,7 +100,7 @@ def execute(stream: Stream, st: state.State) -> tuple[state.Int64, state.State]:
         if st.s[state.VIOLATION]:
             raise _violation(stream, at, int(st.s[state.VIOLATION]))
         if at < stream.ops.shape[0]:
-            st = _grow(st, stream.ops[at])
+            st = _grow(st)
     return out, st
 
 
@@ -121,8 +138,8 @@ def check_conservation(st: state.State) -> None:
         )
 
 
-def _grow(st: state.State, op: state.Int64) -> state.State:
-    """Twice the room, or as much as one huge range needs."""
+def _grow(st: state.State) -> state.State:
+    """Half as much room again; called until the operation fits."""
     tables = st.table.shape[0]
     if tables >= MAX_TABLES:
         raise MmtraceError(
@@ -131,8 +148,8 @@ def _grow(st: state.State, op: state.Int64) -> state.State:
         )
     return state.grow(
         st,
-        tables=min(MAX_TABLES, 2 * tables + 64),
-        large=2 * st.large.shape[0],
+        tables=min(MAX_TABLES, tables + tables // 2 + 64),
+        large=st.large.shape[0] + st.large.shape[0] // 2 + 64,
     )
 
 

@@ -127,7 +127,7 @@ class State(NamedTuple):
     :ivar mapcount: int32[pages], _mapcount + 1
     :ivar info: uint16[pages], folio order and page flags
     :ivar largeix: int32[pages / 2], row of ``large`` of the folio at that page pair
-    :ivar large: int64[folios, NR_LARGE_COLS]
+    :ivar large: int32[folios, NR_LARGE_COLS]
     :ivar mm: int64[mms, NR_MM]
     :ivar ga: int64[contexts, NR_GA]
     """
@@ -140,16 +140,19 @@ class State(NamedTuple):
     mapcount: npt.NDArray[np.int32]
     info: npt.NDArray[np.uint16]
     largeix: npt.NDArray[np.int32]
-    large: Int64
+    large: npt.NDArray[np.int32]
     mm: Int64
     ga: Int64
 
 
-def allocate(*, pages: int, mms: int, contexts: int, tables: int, ptrs_per_pte: int) -> State:
+def allocate(
+    *, pages: int, mms: int, contexts: int, tables: int, ptrs_per_pte: int, large: int = 64
+) -> State:
     """An empty machine.
 
     :param pages: page frames, a multiple of 2
     :param tables: page tables to start with; :func:`grow` adds more
+    :param large: large folios to start with
     """
     slots = 64
     while slots < 4 * tables:
@@ -163,7 +166,7 @@ def allocate(*, pages: int, mms: int, contexts: int, tables: int, ptrs_per_pte: 
         mapcount=np.zeros(pages, np.int32),
         info=np.zeros(pages, np.uint16),
         largeix=np.full(pages // 2 + 1, -1, np.int32),
-        large=np.zeros((1024, NR_LARGE_COLS), np.int64),
+        large=np.zeros((large, NR_LARGE_COLS), np.int32),
         mm=np.zeros((mms, NR_MM), np.int64),
         ga=np.zeros((contexts, NR_GA), np.int64),
     )
@@ -181,15 +184,16 @@ def grow(state: State, *, tables: int, large: int) -> State:
     pte[: state.pte.size] = state.pte
     table = np.full((tables, NR_TABLE), -1, np.int64)
     table[: state.table.shape[0]] = state.table
-    rows = np.zeros((large, NR_LARGE_COLS), np.int64)
+    rows = np.zeros((large, NR_LARGE_COLS), np.int32)
     rows[: state.large.shape[0]] = state.large
     slots = state.hash.shape[0]
-    hashed = state.hash
-    if slots < 4 * tables:
-        while slots < 4 * tables:
-            slots *= 2
-        hashed = np.full((slots, 2), -1, np.int64)
-        rehash(state.table[: int(state.s[NR_TABLES])], hashed)
+    while slots < 4 * tables:
+        slots *= 2
+    # Made anew in any case: freed tables leave slots that only a rehash gives back.
+    hashed = np.full((slots, 2), -1, np.int64)
+    in_use = state.table[: int(state.s[NR_TABLES])]
+    rehash(in_use, hashed)
+    state.s[HASH_USED] = int((in_use[:, TABLE_MM] >= 0).sum())
     return state._replace(pte=pte, table=table, large=rows, hash=hashed)
 
 

@@ -21,7 +21,7 @@ from replay.mm.madvise import COLD, FREE, PAGEOUT, madvise_pte_range
 from replay.mm.memory import copy_page_range, dup_mmap_end, table_is_empty, zap_vma_range
 from replay.mm.migrate import remove_migration_pte, try_to_migrate_one
 from replay.mm.mmu_gather import tlb_end_vma, tlb_finish_mmu, tlb_gather_mmu
-from replay.mm.mprotect import change_protection
+from replay.mm.mprotect import MM_CP_UFFD_WP, change_protection
 from replay.mm.mremap import move_page_tables
 from replay.mm.pgtable import index_of, pmd_addr_end, pte_alloc, pte_free, ptep, table_of
 from replay.mm.rmap import (
@@ -373,10 +373,12 @@ def _has_room(st: State, op: Int64) -> bool:
     if op[F_CODE] == COPY_PAGE_RANGE:
         need += ((op[F_END] - op[F_VA]) >> st.s[PMD_SHIFT]) + 2
         need = min(need, used + 8)
-    elif op[F_CODE] == MOVE_PAGE_TABLES or op[F_CODE] == CHANGE_PROTECTION:
+    elif op[F_CODE] == MOVE_PAGE_TABLES:
         need += ((op[F_END] - op[F_VA]) >> st.s[PMD_SHIFT]) + 4
-        if op[F_CODE] == MOVE_PAGE_TABLES:
-            need = min(need, 2 * used + 8)
+        need = min(need, 2 * used + 8)
+    elif op[F_CODE] == CHANGE_PROTECTION and op[F_FLAGS] & MM_CP_UFFD_WP:
+        # Markers need tables where nothing is mapped.
+        need += ((op[F_END] - op[F_VA]) >> st.s[PMD_SHIFT]) + 4
     elif op[F_CODE] == INFER_MAP:
         need += 2 * (((op[F_END] - op[F_VA]) >> st.s[PMD_SHIFT]) + 2)
     if free < need or st.large.shape[0] - st.s[NR_LARGE] < 4:
