@@ -77,7 +77,8 @@ def test_files_stay_readable(path: Path) -> None:
 @pytest.mark.parametrize("path", SOURCES, ids=IDS.get)
 def test_third_party_imports_are_declared(path: Path) -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    names = {re.split(r"[^A-Za-z0-9-]", d)[0].lower() for d in project["dependencies"]}
+    declared = [*project["dependencies"], *project["optional-dependencies"]["fit"]]
+    names = {re.split(r"[^A-Za-z0-9-]", d)[0].lower() for d in declared}
     modules = names | {"elftools", "backports", "compression", "markupsafe", *PACKAGES, "mmtrace"}
     extra = imports(path) - modules - set(sys.stdlib_module_names)
     assert not extra
