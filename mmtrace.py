@@ -280,12 +280,13 @@ RawOption = Annotated[
 
 
 class By(StrEnum):
-    """What the rows of ``mmtrace replay`` are summed by."""
+    """What the rows of ``mmtrace replay`` are summed by; ``all`` sums nothing."""
 
     TOTAL = "total"
     OP = "op"
     SYSCALL = "syscall"
     TASK = "task"
+    ALL = "all"
 
 
 class CompareBy(StrEnum):
@@ -360,6 +361,7 @@ def _replays(
     granule: str | None,
     checked: bool = False,
     folio_size: str = "as-recorded",
+    detailed: bool = False,
 ) -> tuple[Any, list[Any]]:
     """Open the source and replay it under every policy."""
     from replay.api import open_source, replay
@@ -375,6 +377,7 @@ def _replays(
         granule_name=granule,
         folio_size=folio_size,
         checked=checked,
+        detailed=detailed,
     )
     return found, done
 
@@ -398,7 +401,10 @@ def _write(output: Path | None, content: bytes, force: bool) -> None:
 def _replay(
     store: StoreArgument = None,
     policy: PolicyOption = None,
-    by: Annotated[By, typer.Option(help="What a row is.")] = By.TOTAL,
+    by: Annotated[
+        By | None,
+        typer.Option(help="What a row is. Default: total; in other formats than text all."),
+    ] = None,
     format: Annotated[ReplayFormat, typer.Option(help="Output format.")] = ReplayFormat.TEXT,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="File to write. Default: stdout.")
@@ -416,8 +422,10 @@ def _replay(
     """Re-execute the operations under policies and count every primitive."""
     from reports.replayout import render
 
+    # A program that reads the counts wants them whole; a person wants the sums.
+    default = By.TOTAL if format is ReplayFormat.TEXT else By.ALL
     _, done = _replays(store, policy or ["own"], cpu, cpu_feature, set_, granule, check, folio_size)
-    _write(output, render(done, by=by.value, fmt=format.value), force)
+    _write(output, render(done, by=(by or default).value, fmt=format.value), force)
 
 
 @app.command("compare")
@@ -468,15 +476,31 @@ def _compare(
         for text in stores:
             label, equals, path = text.partition("=")
             _, one = _replays(
-                path if equals else text, policy or ["own"], cpu, cpu_feature, set_, granule
+                path if equals else text,
+                policy or ["own"],
+                cpu,
+                cpu_feature,
+                set_,
+                granule,
+                folio_size=folio_size,
+                detailed=True,
             )
             done += one
             labels.append(label if equals else Path(text).name.removesuffix(".mmtrace"))
     else:
         names = policy or ["unbatched", "batched"]
         _, done = _replays(
-            stores[0] if stores else None, names, cpu, cpu_feature, set_, granule, False, folio_size
+            stores[0] if stores else None,
+            names,
+            cpu,
+            cpu_feature,
+            set_,
+            granule,
+            folio_size=folio_size,
+            detailed=by is CompareBy.ORDER,
         )
+    if labels and len(set(labels)) < len(labels):
+        labels = None  # the same file name in two places: the kernels tell them apart
     found = compare(done, by=by.value, labels=labels, raw=raw)
     text = render(found, fmt=format.value, style=style.value)
     _write(output, text.encode() if text.endswith("\n") else text.encode() + b"\n", force)
@@ -514,7 +538,7 @@ def _report(
 
     refuse_existing(output, force)
     names = policy or ["unbatched", "batched"]
-    source, done = _replays(store, names, cpu, cpu_feature, set_, granule)
+    source, done = _replays(store, names, cpu, cpu_feature, set_, granule, detailed=True)
     fidelity = verify(
         source, truth_path=truth, workload=workload, cpu=cpu, cpu_features=_switches(cpu_feature)
     )
