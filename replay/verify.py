@@ -261,7 +261,7 @@ def against_capture(
 
 def guess_workload(name: str) -> tuple[str, int | None]:
     """``pageout-64k.perf.data`` is workload pageout with 64 KiB folios."""
-    found = re.search(r"([a-z_]+)-(\d+)k\b", name)
+    found = re.search(r"([a-z_][a-z_0-9]*)-(\d+)k\b", name)
     if found:
         return found[1], int(found[2])
     return name.partition(".")[0], None
