@@ -285,7 +285,8 @@ def test_what_is_no_trace(junk: bytes) -> None:
         "e:", "e: ", "e: =", "e: a=", "e: a= b=", "e: " + "x=1 " * 3000, "e: a=1 " + "y" * 200_000,
         "../../e: a=1", "e:f:g: a=1", ":: a=1", "e\x01: a=1", "sys_: a", "sys_(", "sys_ -> ",
         "f <-",
-        "e: seq=1 ts=2 cpu=3 comm=x", "e: a=0x", "e: a=-", "e: a=0x11111111111111111",
+        "e: a=18446744073709551616", "e: seq=1 ts=2 cpu=3 comm=x", "e: a=0x",
+        "e: a=-", "e: a=0x11111111111111111",
     ],
 )  # fmt: skip
 def test_odd_bodies(body: str) -> None:

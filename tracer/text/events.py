@@ -14,10 +14,9 @@ from numpy.typing import NDArray
 
 from tracer.eventformat import EventFormat, Field
 from tracer.text import printfmt
-from tracer.text.fields import ANY_BASE, BASE_16, Bodies, Columns, strings
+from tracer.text.fields import ANY_BASE, BASE_16, Bodies, Columns, addresses, strings
 from tracer.text.lines import FUNCTION, SYS_ENTER, SYS_EXIT
 
-_ADDRESS: Final = re.compile(rb"\(([0-9a-f]{4,16})(?: <- ([0-9a-f]{4,16}))?\)")
 _MARK: Final = b"tracing_mark_write: "
 _INTEGERS: Final[dict[tuple[int, bool], Any]] = {
     (1, False): pl.UInt8, (1, True): pl.Int8, (2, False): pl.UInt16, (2, True): pl.Int16,
@@ -33,12 +32,20 @@ class Loss:
     :ivar symbolic: numbers printed as names that could not be turned back
     :ivar hexadecimal: numbers without 0x that were taken as hexadecimal
     :ivar missing: fields of the format that the text does not print
+    :ivar odd: values that are no numbers where nearly all others are: left out
+    :ivar guessed: numbers taken as hexadecimal because of a few letters
+    :ivar mixed: numbers and names in one column, which stays text
+    :ivar gaps: values that some lines have and others have not
     """
 
     hashed: list[str] = field(default_factory=list)
     symbolic: list[str] = field(default_factory=list)
     hexadecimal: list[str] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
+    odd: list[str] = field(default_factory=list)
+    guessed: list[str] = field(default_factory=list)
+    mixed: list[str] = field(default_factory=list)
+    gaps: list[str] = field(default_factory=list)
 
 
 def body_columns(
@@ -65,8 +72,11 @@ def body_columns(
     for i, name in enumerate(parsed.names):
         label = known.get(name, printfmt.Label())
         columns.append(_column(key, parsed, i, label, fmt, loss))
+        if parsed.has_gaps(i):
+            loss.gaps.append(f"{key}.{name}")
         if label.hashed and hashes:
             loss.hashed.append(f"{key}.{name}")
+    loss.guessed += [f"{key}.{n}" for n in parsed.guessed]
     loss.hexadecimal += [f"{key}.{n}" for n in parsed.hexadecimal if state != SYS_ENTER]
     columns += _probe_address(bodies, {c.name for c in columns})
     if not columns:
@@ -96,7 +106,11 @@ def _column(
     """:return: one label's column, of the field's own type when that is known."""
     target = fmt.field(label.member or parsed.names[i]) if fmt else None
     if not parsed.is_text(i):
+        if parsed.is_mixed(i):
+            loss.odd.append(f"{key}.{parsed.names[i]}")
         return _typed(parsed.number(i), target)
+    if parsed.is_mixed(i):
+        loss.mixed.append(f"{key}.{parsed.names[i]}")
     column = parsed.text(i)
     if target is not None and not target.is_string:
         numbers = {t: printfmt.value(label, t) for t in column.unique().drop_nulls()}
@@ -150,21 +164,14 @@ def _text(name: str, bodies: Bodies, prefix: bytes = b"") -> pl.Series:
 
 def _probe_address(bodies: Bodies, taken: set[str]) -> list[pl.Series]:
     """:return: where a probe hit, when it was printed as an address."""
-    sample = bodies.sample()[:1]
-    found = _ADDRESS.match(sample[0]) if sample else None
-    if not found:
+    first, second = addresses(bodies)
+    if first.null_count() == first.len():
         return []
     # "(func <- caller)" where a function returned, as the print format has it.
-    names = ("__probe_func", "__probe_ret_ip") if found[2] else ("__probe_ip",)
-    ends = np.minimum(bodies.end, bodies.start + 64)
-    text = strings("", bodies.buf, bodies.start, ends - bodies.start)
-    text = text.str.extract_groups(r"^\(([0-9a-f]{4,16})(?: <- ([0-9a-f]{4,16}))?\)")
-    groups = text.struct.unnest()
-    return [
-        groups.to_series(i).str.to_integer(base=16, dtype=pl.UInt64, strict=False).alias(name)
-        for i, name in enumerate(names)
-        if name not in taken
-    ]
+    returned = second.null_count() < second.len()
+    names = ("__probe_func", "__probe_ret_ip") if returned else ("__probe_ip",)
+    columns = zip((first, second), names, strict=False)
+    return [column.alias(name) for column, name in columns if name not in taken]
 
 
 def header_columns(

@@ -40,6 +40,7 @@ _WRITTEN = re.compile(
     rb"^# entries-in-buffer/entries-written: (\d{1,19})/(\d{1,19})\s+#P:(\d{1,5})", re.M
 )
 _TRACER = re.compile(rb"^# tracer: (\S{1,40})", re.M)
+_HEADING = re.compile(rb"#|cpus=\d|version\b|CPU\b|trace-cmd\b|\s*(?:\n|\Z)")
 _CPUS = re.compile(rb"^cpus=(\d{1,5})\s*$", re.M)
 # "CPU:1 [LOST 23 EVENTS]" of tracefs, "CPU:1 [23 EVENTS DROPPED]" of trace-cmd.
 _LOST = re.compile(rb"CPU:(\d{1,5}) \[(?:LOST )?(\d{0,19}) ?EVENTS(?: DROPPED)?\]")
@@ -67,7 +68,9 @@ def read(data: bytes, path: str, formats: Mapping[str, EventFormat] | None = Non
     seq = _sequence(found.ts, is_event)
     loss = Loss()
     events, used = _events(buf, found, seq, formats or {}, dialect, loss, problems)
-    _leftovers(found, is_event, problems)
+    _leftovers(buf, found, is_event, problems)
+    _missing_lines(data, is_event, problems)
+    _oddities(loss, problems)
     return Capture(
         events=events,
         formats=used,
@@ -219,11 +222,28 @@ def _comms(buf: NDArray[np.uint8], found: Lines) -> pl.Series:
     return known.set(known.str.contains(r"^:\d+$").fill_null(False), None)
 
 
-def _leftovers(found: Lines, is_event: NDArray[np.bool_], problems: list[Diagnostic]) -> None:
+def _missing_lines(data: bytes, is_event: NDArray[np.bool_], problems: list[Diagnostic]) -> None:
+    """Hold the number of event lines against the one tracefs puts into the heading."""
+    written = _WRITTEN.search(data[:_HEAD])
+    lines_found = int(is_event.sum())
+    if written and int(written[1]) != lines_found:
+        text = f"The heading tells of {int(written[1])} events, the text has {lines_found}."
+        problems.append(Diagnostic("missing-lines", "warning", None, None, text))
+
+
+def _leftovers(
+    buf: NDArray[np.uint8],
+    found: Lines,
+    is_event: NDArray[np.bool_],
+    problems: list[Diagnostic],
+) -> None:
     """Say how many lines were not understood."""
     other = np.flatnonzero(found.state == lines.OTHER)
     first = int(np.flatnonzero(is_event)[0])
-    other = other[other > first]  # before it, they are headings
+    # Before it, headings are none.
+    starts = found.at[other, lines.COMM]
+    heads = [bool(_HEADING.match(buf[at : at + 16].tobytes())) for at in starts[other < first]]
+    other = np.concatenate([other[other < first][~np.array(heads, bool)], other[other > first]])
     if other.size:
         where = found.at[other, lines.COMM]
         size = int((found.at[other, lines.COMM_END] - where).sum())
@@ -231,6 +251,20 @@ def _leftovers(found: Lines, is_event: NDArray[np.bool_], problems: list[Diagnos
             f"{other.size} lines are no events, such as lines of stack traces; they are left out."
         )
         problems.append(Diagnostic("unparsed-lines", "warning", int(where[0]), max(size, 0), text))
+
+
+def _oddities(loss: Loss, problems: list[Diagnostic]) -> None:
+    """Say which values do not look like the others of their column."""
+    for code, severity, found, what in (
+        ("odd-value", "loss", loss.odd, "values that are no numbers, unlike the rest; left out"),
+        ("mixed-values", "note", loss.mixed, "both numbers and other values, and stay text"),
+        ("missing-value", "note", loss.gaps, "a value in some of their lines only"),
+        ("guessed-base", "note", loss.guessed, "a few letters that make it hexadecimal"),
+    ):
+        if found:
+            names = ", ".join(found[:8])
+            text = f"{len(found)} columns have {what}: {names}."
+            problems.append(Diagnostic(code, severity, None, None, text))
 
 
 def _lost(data: bytes, found: Lines, is_event: NDArray[np.bool_]) -> pl.DataFrame:
