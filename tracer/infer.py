@@ -56,9 +56,13 @@ def _place(
     zap: dict[str, Any], rows: list[dict[str, Any]], page_size: int
 ) -> Iterator[dict[str, Any]]:
     """Addresses for the pages of one zap, rising from its start."""
+    if zap["va"] is None or zap["end"] is None:
+        return
     at = zap["va"] // page_size
     end = zap["end"] // page_size
     for row in rows:
+        if None in (row["nr_pages"], row["pfn"], row["order"]):
+            continue  # a damaged line of a text
         nr = int(row["nr_pages"])
         if (1 << row["order"]) >= _BLOCK:
             at += (row["pfn"] - at) % _BLOCK

@@ -61,6 +61,8 @@ def _select(key: str, frame: pl.DataFrame, probe: Probe) -> pl.DataFrame:
 
 def _unsigned(value: pl.Expr, frame: pl.DataFrame, source: str | None) -> pl.Expr:
     """Any integer column as UInt64, sign extended as the kernel would."""
+    if source is not None and not frame.schema[source].is_integer():
+        return pl.lit(None, _U64)  # a text that prints names or is damaged
     if source is None or not frame.schema[source].is_signed_integer():
         return value.cast(_U64)
     return value.cast(pl.Int64).reinterpret(signed=False)
