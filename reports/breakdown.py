@@ -12,7 +12,7 @@ from typing import Final
 
 import polars as pl
 
-from replay.result import NO_ORDER, Replay
+from replay.result import Replay
 from reports import config, names, numbers, palette
 from reports.compare import Comparison, Row
 from reports.figures import (
@@ -46,7 +46,7 @@ def shares(replay: Replay, by: str, redactor: Redactor) -> Shares:
     """
     columns = {"op": ["op"], "task": ["comm"], "syscall": ["syscall", "asked"]}[by]
     frame = (
-        replay.rows.filter(pl.col("order") != NO_ORDER)
+        replay.rows.filter(pl.col("order") <= names.LARGEST_ORDER)
         .with_columns(names.asked())
         .group_by(*columns, "order", maintain_order=True)
         .agg(pl.col("nr_pages", "nr_ops").sum())

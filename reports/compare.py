@@ -15,7 +15,7 @@ import polars as pl
 
 from replay import counters
 from replay.result import NO_ORDER, Replay, folio_pages
-from reports import config, names
+from reports import audit, config, names
 from reports.redact import Redactor
 from tracer.errors import UsageError
 
@@ -202,7 +202,7 @@ def _warnings(replays: Sequence[Replay], labels: Sequence[str]) -> list[str]:
     if shown:
         ops = ", ".join(f"{op} ({number:,})" for op, number in shown.items())
         out.append(f"Operations in the capture that are not modelled and count nothing: {ops}.")
-    return out
+    return out + audit.warnings(replays, labels)
 
 
 def _work(replay: Replay) -> dict[tuple[object, ...], int]:

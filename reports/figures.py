@@ -16,7 +16,7 @@ from typing import Any, Final
 
 import plotly.graph_objects as go
 
-from reports import names, numbers, palette
+from reports import numbers, palette
 from reports.compare import Comparison, Row
 from reports.verdict import is_entry, noun
 
@@ -328,7 +328,7 @@ def _share(comparison: Comparison, row: Row, counter: str, i: int) -> float:
 
 def orders_figure(by_order: Comparison) -> Figure:
     """Count per page by folio order: where batching pays and from which order on."""
-    rows = [r for r in by_order.rows if r.label != names.RANGES]
+    rows = [r for r in by_order.rows if r.label.startswith("order ")]
     titles = [r.label for r in rows]
     variants: dict[str, Spec] = {}
     for counter in choices(by_order):
@@ -358,8 +358,10 @@ def orders_figure(by_order: Comparison) -> Figure:
         "What one page costs, by the order of the folio it belongs to. Order 0, the base page, is "
         "always on the left: batching cannot help there, and the marks should lie on each other. "
         "The first order at which they part is the break-even order of this capture. Orders that "
-        "the capture does not have are not drawn. Operations on a range of addresses (zap, "
-        "mprotect, mremap) may meet folios of several orders; the table has them as ranges.",
+        "the capture does not have are not drawn. Operations on a range of addresses (zap, fork, "
+        "mprotect, mremap) and their flushes belong to an order when all that was mapped in the "
+        "range was of it; one that met several orders cannot be split and is in the table only, "
+        "as are ranges of swap entries and operations that meet no folio.",
         variants,
         _order_twin(by_order, list(variants)),
         340,

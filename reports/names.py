@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import polars as pl
 
-from replay.result import NO_ORDER, Replay
+from replay.result import MIXED, NO_ORDER, SWAP_ENTRIES, Replay
 from tracer.output import printable
 
 # include/uapi/asm-generic/mman-common.h
@@ -46,7 +46,11 @@ MADVISE: Final[dict[int, str]] = {
 # Rows outside any system call: page faults, reclaim by kthreads, exits by signal.
 NO_SYSCALL: Final = "(no system call)"
 
-RANGES: Final = "ranges"
+RANGES: Final = "no folio"
+LARGEST_ORDER: Final = 15
+
+# Replay.rows.order of ranges that are not of one order.
+_WORDS: Final = {MIXED: "several orders", SWAP_ENTRIES: "swap entries"}
 
 _BEHAVIOR = re.compile(r"\b(?:behaviou?r|advice)=(MADV_\w+|0x[0-9a-fA-F]+|\d+)")
 
@@ -86,6 +90,8 @@ def order_name(order: int | None, page_size: int | None = None) -> str:
     """:return: ``order 4 (64K)``; the size only when the page size is known."""
     if order is None or order == NO_ORDER:
         return RANGES
+    if order in _WORDS:
+        return _WORDS[order]
     if not page_size:
         return f"order {order}"
     kib = (page_size << order) // 1024

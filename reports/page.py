@@ -9,7 +9,7 @@ from typing import Any, Final
 import polars as pl
 
 from replay import counters
-from reports import breakdown, figures, numbers, timeline
+from reports import audit, breakdown, config, figures, heatmap, names, numbers, timeline
 from reports.compare import Comparison, compare, part_of
 from reports.figures import Figure, Twin
 from reports.mail import inferred, short_titles
@@ -21,6 +21,13 @@ TILES: Final = ("tlbi", "dsb", "convert", "ptep_get")
 
 # Rows of the fidelity table; captures with many tasks have thousands.
 MOST_CHECKS: Final = 300
+
+AUDIT: Final = (
+    "What the workload's page tables held when each system call began: pages by folio order, and "
+    "how many entries have the contiguous, accessed and dirty bits. Deltas compare like with like "
+    "only where the states are the same; a policy may leave fewer contiguous bits behind for the "
+    "next call."
+)
 
 METHOD: Final = (
     "mmtrace reads the operations on page tables that a capture recorded (faults, unmaps, zaps, "
@@ -69,12 +76,16 @@ class CountRow:
 
 @dataclass(frozen=True)
 class Section:
-    """A heading with figures, in rows of one or two."""
+    """A heading with figures, in rows of one or two, and tables.
+
+    :ivar tables: (id, title, how to read it, table)
+    """
 
     id: str
     title: str
     text: str
     figures: list[list[Figure]] = field(default_factory=list)
+    tables: list[tuple[str, str, str, Twin]] = field(default_factory=list)
 
 
 def cells(comparison: Comparison, counter: str) -> list[Cell]:
@@ -154,6 +165,7 @@ def sections(comparison: Comparison, redactor: Redactor) -> list[Section]:
     if origin:
         out[0].figures.append([origin])
     out.append(Section("orders", "Folio orders", "", [[figures.orders_figure(by["order"])]]))
+    out += _space(comparison, redactor)
     texts = {
         "syscall": ("System calls", "What the workload asked the kernel for, and on which folios."),
         "task": ("Tasks", "Who did it. Kernel threads that unmap for reclaim are tasks too."),
@@ -167,6 +179,36 @@ def sections(comparison: Comparison, redactor: Redactor) -> list[Section]:
         out.append(Section(f"by-{key}", title, text, [pair]))
     row = [[timeline.timeline_figure(comparison, redactor)]]
     return [*out, Section("time", "Timeline", "", row)]
+
+
+def _space(comparison: Comparison, redactor: Redactor) -> list[Section]:
+    """:return: the address space over time, when the replays kept it"""
+    histories = [r.history for r in comparison.replays if r.history is not None]
+    if len(histories) != len(comparison.replays):
+        return []
+    # Steps of several captures differ; their states are compared in the table only.
+    one = len({str(r.provenance.get("sha256")) for r in comparison.replays}) == 1
+    figure = heatmap.space_figure(histories, comparison.labels, redactor) if one else None
+    made = Section("space", "Address space", "", [[figure]] if figure else [])
+    states = _audit(comparison)
+    if states:
+        made.tables.append(("table-audit", "State audit", AUDIT, states))
+    return [made] if figure or states else []
+
+
+def _audit(comparison: Comparison) -> Twin | None:
+    """:return: the states before each system call, policies below each other"""
+    page = config.page_size(comparison.replays[0])
+    rows: list[tuple[str, ...]] = []
+    for moment in audit.moments([r.history for r in comparison.replays if r.history]):
+        same = "same" if moment.equal else "differs"
+        for label, state in zip(comparison.labels, moment.states, strict=True):
+            orders = sorted(state.orders.items())
+            what = ", ".join(f"{n:,} of {names.order_name(o, page)}" for o, n in orders)
+            bits = [numbers.count(n) for n in (state.pages, state.cont, state.young, state.dirty)]
+            rows.append((moment.name, label, same, what or "none", *bits))
+    head = ("before", "policy", "states", "pages", "in all", "cont", "young", "dirty")
+    return Twin(head, rows, 4) if rows else None
 
 
 def fidelity(verification: Verification | None, redactor: Redactor) -> dict[str, Any] | None:

@@ -39,6 +39,9 @@ ORDERS: Final = (
 PARTS: Final = ("#0072b3", "#d55e01", "#aa3378", "#8a6a01", "#3d8fc6", "#332289", "#b8860b")
 PATTERNS: Final = ("", "/", "", "x", "", ".", "\\")
 
+# Classes of contpte blocks: from nothing, light, to one PMD entry, dark.
+BLOCKS: Final = ("#eef1f4", "#cdb7dc", "#f2cf63", "#a2abb5", "#e8792f", "#005b96", "#33228a")
+
 DARK: Final[dict[str, str]] = {
     INK: "#e6e9ec",
     MUTED: "#a4adb6",
@@ -67,6 +70,13 @@ DARK: Final[dict[str, str]] = {
                 "#fbd295",
                 "#ffeac0",
             ),
+            strict=True,
+        )
+    ),
+    **dict(
+        zip(
+            BLOCKS,
+            ("#20262d", "#6b5480", "#c9a53a", "#6d7681", "#f08a45", "#56b4ea", "#c3bcf5"),
             strict=True,
         )
     ),

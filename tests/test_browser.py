@@ -31,7 +31,7 @@ playwright = pytest.importorskip("playwright.sync_api")
 AXE = Path(__file__).parent / "vendor" / "axe.min.js.gz"
 READY = "html[data-figures=ready]"
 FIGURES = (
-    *("counters", "origin", "orders", "timeline"),
+    *("counters", "origin", "orders", "space", "timeline"),
     *(f"{by}-{kind}" for by in ("op", "syscall", "task") for kind in ("shares", "cost")),
 )
 
@@ -87,7 +87,7 @@ def wait(page: Any, script: str, arg: Any = None) -> None:
 def marks(page: Any, figure: str) -> int:
     """:return: drawn points and bars that have an extent"""
     script = """id => [...document.querySelectorAll(
-        `#plot-${id} .point, #plot-${id} .points path`)].filter(e => {
+        `#plot-${id} .point, #plot-${id} .points path, #plot-${id} .hm image`)].filter(e => {
             const box = e.getBoundingClientRect(); return box.width > 0 && box.height > 0;
         }).length"""
     found: int = page.evaluate(script, figure)

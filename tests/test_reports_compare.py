@@ -56,7 +56,7 @@ contpte_get_and_clear_full_ptes          0     64     +64       new
 folio          ops   base  new  delta %  base  new   delta %
 order 0 (4K)    66     34   34       0%     0    0        0%
 order 4 (64K)  128  1,088   64  -94.12%    64    0  -100.00%
-ranges           2      1    1       0%     0    0        0%
+no folio         2      1    1       0%     0    0        0%
 
                                   tlbi              convert
 operation     ops   base  new  delta %  base  new   delta %

@@ -11,9 +11,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import polars as pl
 
-from replay import counters
+from replay import counters, snapshot
 from replay.result import ROW_COLUMNS, Replay
 
 SHA = "5f1c0de5" * 8
@@ -116,6 +117,29 @@ def rows(batched: bool) -> list[dict[str, Any]]:
     ]
 
 
+def history(name: str = "unbatched") -> snapshot.History:
+    """:return: 66 blocks of two tables: faulted in, swapped out with or without a repaint"""
+    blocks = np.zeros((2, 32), np.uint8)
+    full, gone = blocks.copy(), blocks.copy()
+    full[:] = snapshot.FOLDED
+    full[1, 30:] = snapshot.PARTIAL
+    gone[:] = snapshot.SWAPPED
+    tables = np.array([0x7FF, 0x800], np.int64)
+    batched = name == "batched"
+    if not batched:
+        gone[1, 30] = snapshot.UNFOLDED
+    states = [
+        snapshot.State(np.zeros(0, np.int64), blocks[:0], {}, 0, 0, 0, 0),
+        snapshot.State(tables, full, {0: 2, 4: 992}, 992, 994, 994, 994),
+        snapshot.State(tables, gone, {}, 0, 0, 0, 0),
+    ]
+    call = {"syscall": "madvise", "args": ARGS, "op": "try_to_unmap"}
+    labels: list[dict[str, object]] = [{"syscall": None, "args": None, "op": "fault_anon"}, call]
+    steps = [snapshot.Step(0, 2), snapshot.Step(2, 9, 3)]
+    repaints = [(0, 0), (0, 0 if batched else 62)]
+    return snapshot.History(name, steps, states, repaints, 16, 4096, 32, labels)
+
+
 def replay(name: str = "unbatched", **kw: Any) -> Replay:
     """:return: one replay; ``kw`` replaces fields"""
     made = frame(rows(name == "batched"))
@@ -132,6 +156,7 @@ def replay(name: str = "unbatched", **kw: Any) -> Replay:
         "seconds": 0.25,
         "store": "/home/alice/secret-product/pageout.mmtrace",
         "provenance": dict(PROVENANCE),
+        "history": history(name),
     }
     return Replay(**(fields | kw))
 

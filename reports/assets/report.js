@@ -31,6 +31,11 @@
     if ((width || plot.clientWidth) < 520) {
       layout.font = { ...layout.font, size: 11 };
       layout.margin = { ...layout.margin, l: 4, r: 22 };
+      // Names of steps start with their number, which the table explains.
+      for (const name of Object.keys(layout).filter((n) => /^xaxis\d*$/.test(n))) {
+        const ticks = layout[name].ticktext;
+        if (ticks) layout[name] = { ...layout[name], ticktext: ticks.map((t) => t.split(" ")[0]) };
+      }
     }
     plot.style.minHeight = layout.height + "px";
     return Plotly.react(plot, spec.data, layout, CONFIG);
