@@ -13,10 +13,12 @@ from typing import Final
 
 import polars as pl
 
-from tracer.vocabulary import MADV_DONTNEED, MADV_FREE, MADV_PAGEOUT
+from tracer.vocabulary import MADV_COLD, MADV_DONTNEED, MADV_FREE, MADV_PAGEOUT
 
 PROT_READ = 1
 PROT_READ_WRITE = 3
+# Argument of the failing ioctl() before and after a loop, fixtures/lab/guest/mmwork.c.
+SPAN_MARK = 0x6D6D
 
 
 @dataclass(frozen=True)
@@ -24,7 +26,8 @@ class Phase:
     """How a phase shows in a capture.
 
     :ivar kind: ``call`` one system call, ``loop`` a run of them, ``faults`` the
-        faults of a loop over the region that the next call takes
+        faults of a loop over the region that the next call takes, ``span`` all that
+        lies between two calls
     :ivar third: value of the call's third argument, None for any
     :ivar and_first: operation that belongs to the phase although it comes after
         the call, with the reason
@@ -58,11 +61,26 @@ PHASES: Final[dict[str, Phase]] = {
     "filefault": Phase("faults"),
     "fileread": Phase("faults"),
     "swapin": Phase("faults"),
+    "madv_cold": Phase("call", "madvise", MADV_COLD),
+    "madv_cold_again": Phase("call", "madvise", MADV_COLD),
+    "pageout_cold": Phase("call", "madvise", MADV_PAGEOUT),
+    "pageout_after": Phase("call", "madvise", MADV_PAGEOUT),
+    "dontneed_shared": Phase("call", "madvise", MADV_DONTNEED),
+    "munmap_pieces": Phase("loop", "munmap"),
+    "mremap_pieces": Phase("loop", "mremap"),
+    **{
+        name: Phase("span", "ioctl", SPAN_MARK)
+        for name in ("sharedfault", "sharedread", "mixed", "compact", "mlock", "pageout_locked",
+                     "munlock", "forktree", "reclaim")
+    },
     **{
         name: Phase("call", "munmap")
         for name in (
             "munmap", "munmap_swapped", "munmap_partial", "munmap_cow", "munmap_mprotect",
             "munmap_mremap", "munmap_uffdwp", "munmap_file", "munmap_swapin",
+            "munmap_cold", "munmap_compacted", "munmap_holes", "munmap_tree", "munmap_mlock",
+            "munmap_left", "munmap_moved", "munmap_shared", "munmap_mixed",
+            "munmap_mixed_moved", "munmap_reclaimed",
         )
     },
 }  # fmt: skip
@@ -138,6 +156,9 @@ def match(names: list[str], calls: list[Call]) -> dict[str, Range]:
         if last is None:
             continue
         first = last
+        if phase.kind == "span":
+            marks = (i for i in range(last - 1, -1, -1) if _matches(calls[i], phase))
+            first = next(marks, last)
         while phase.kind == "loop" and first > 0 and _matches(calls[first - 1], phase):
             first -= 1
         ranges[name] = Range(calls[first].first, calls[last].last)
