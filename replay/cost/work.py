@@ -151,11 +151,16 @@ class _Events:
         self.add("flush_ipi", self["flush_ipi"])
 
     def waits(self) -> float:
-        """DSB ISHST behind TLBI that nobody has waited for, within one folio."""
+        """DSB ISHST behind TLBI that nobody has waited for.
+
+        Within one folio where reclaim works on it before the next; aging goes on to the
+        next folio at once.
+        """
         if self.op not in _UNMAPS_NOSYNC:
             return 0.0
         nosync = self["dsb_ishst"] - self["dsb_ish"]
-        return float(max(0, nosync - self["nr_ops"]))
+        first = 0 if self.op == "folio_referenced_one" else self["nr_ops"]
+        return float(max(0, nosync - first))
 
     # --- events by operation ---
 
@@ -193,17 +198,24 @@ class _Events:
         if order not in _PCP_ORDERS:
             self.add("free_buddy", count)
 
+    def _scan(self, others: float) -> None:
+        """ptep_get() calls but those of ``others`` are comparisons inside folio_pte_batch()."""
+        self.add("scan", max(0.0, self["ptep_get"] - others))
+
     def _copy_page_range(self) -> None:
         self.add("op_fork", self["nr_ops"])
         self.add("step_fork", self["rmap_call"] + self["swp_op"])
         if self.features["fork_batch"]:
             self.add("batch", max(0, self["rmw_map"] - self["page_line"]))
+            self._scan(self["rmap_call"] + self["swp_op"])
 
     def _zap_page_range(self) -> None:
         self.add("op_zap", self["nr_ops"])
         self.add("step_zap", self["rmap_call"] + self["swp_op"])
         self.add("run_free", self["rmap_call"])
         self.add("batch", max(0, self["gslot"] - self["rmap_call"]))
+        if self.features["zap_batch"] and self["gslot"] > self["rmap_call"]:
+            self._scan(self["rmap_call"] + self["swp_op"])
         self._free(self["page_line"])
 
     def _change_protection(self) -> None:
@@ -211,9 +223,11 @@ class _Events:
         batched = bool(self.features["mprotect_batch"])
         self.add("op_mprotect", self["nr_ops"])
         steps = self._steps(batched, pages)
+        self.add("entry_mprotect", pages)
         self.add("step_mprotect", steps)
         if batched:
             self.add("order0", pages * self.shares.get(0, 0.0))
+            self._scan(steps)
             self.add("batch", max(0.0, steps - pages * self.shares.get(0, 0.0)) * self._large())
         # Only making entries writable looks at PG_anon_exclusive of every page.
         if "WRITE" in str(self.row["args"] or ""):
@@ -240,16 +254,25 @@ class _Events:
             self.add("rmw_shared", SWAP_ATOMICS * pages)
         if order and self["check_pte"] < pages:
             self.add("batch", self["rmap_call"])
+            self._scan(2 * self["check_pte"])
         # File folios are freed by reclaim as well, clean ones at once.
         self._free_folios(order, folios)
 
     def _folio_referenced_one(self) -> None:
+        self.add("age_folio", self["nr_ops"])
         self.add("step_aging", self["check_pte"])
         if self.features["aging_batch"] and int(self.row["order"]):
             self.add("batch", self["check_pte"])
+            self._scan(3 * self["check_pte"])
 
     def _madvise(self) -> None:
-        self.add("step_madvise", max(1.0, self._folios(self["ptep_get"])))
+        # Every folio that MADV_PAGEOUT takes is isolated with a reference.
+        entries = self["ptep_get"]
+        folios: float = self["rmw_ref"] or entries
+        if not self["rmw_ref"] and self.features["madvise_batch"] and not self["cp_get"]:
+            folios = max(1.0, self._folios(entries))
+        self.add("step_madvise", folios)
+        self._scan(folios)
 
     _madvise_pageout = _madvise_cold = _madvise_free = _madvise
 
