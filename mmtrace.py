@@ -44,6 +44,7 @@ _API = {
     "POLICIES": "replay.policies",
     "compare": "reports.compare",
     "write_report": "reports.html",
+    "anonymize": "reports.anonymize",
     "Capture": "tracer.capture",
     "Provenance": "tracer.capture",
     "MmtraceError": "tracer.errors",
@@ -554,6 +555,94 @@ def _report(
         force=force,
     )
     print(f"Wrote {output}", file=sys.stderr)
+
+
+class ExportTo(StrEnum):
+    """Formats of ``mmtrace export``."""
+
+    PERFETTO = "perfetto"
+    FOLDED = "folded"
+    PARQUET = "parquet"
+
+
+@app.command("show")
+def _show(
+    store: StoreArgument = None,
+    policy: PolicyOption = None,
+    raw: RawOption = False,
+    cpu: CpuOption = "qemu-max",
+    cpu_feature: FeatureOption = None,
+    set_: SetOption = None,
+    granule: GranuleOption = None,
+) -> None:
+    """Print a summary for the terminal: verdict, bars per counter and order, time line."""
+    from reports.show import Look, show
+
+    names = policy or ["unbatched", "batched"]
+    source, done = _replays(store, names, cpu, cpu_feature, set_, granule, detailed=True)
+    print(show(done, source.loss, Look.of(sys.stdout, os.environ), raw), end="")
+
+
+@app.command("export")
+def _export(
+    store: StoreArgument = None,
+    to: Annotated[ExportTo, typer.Option(help="Format to write.")] = ExportTo.PERFETTO,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="File, or directory for parquet. Default: stdout."),
+    ] = None,
+    policy: PolicyOption = None,
+    counter: Annotated[str, typer.Option(help="What folded stacks count.")] = "tlbi",
+    force: Annotated[bool, typer.Option("--force", "-f", help="Overwrite files.")] = False,
+    raw: RawOption = False,
+    cpu: CpuOption = "qemu-max",
+    cpu_feature: FeatureOption = None,
+    set_: SetOption = None,
+    granule: GranuleOption = None,
+) -> None:
+    """Write a replay for Perfetto, for flame graphs, or as parquet tables."""
+    from reports.export import folded, parquet, perfetto
+
+    if to is ExportTo.FOLDED and policy and len(policy) > 1:
+        raise errors.UsageError("Folded stacks are of one policy.", "Name one.")
+    if to is ExportTo.PARQUET and (output is None or str(output) == "-"):
+        raise errors.UsageError("Parquet tables need a directory.", "Name one with -o.")
+    names = policy or (["own"] if to is ExportTo.FOLDED else ["unbatched", "batched"])
+    source, done = _replays(store, names, cpu, cpu_feature, set_, granule, detailed=True)
+    if to is ExportTo.PERFETTO:
+        _write(output, perfetto(source.ops, done, raw).encode(), force)
+    elif to is ExportTo.FOLDED:
+        _write(output, folded(done[0], counter, raw).encode(), force)
+    elif output is not None:
+        for path in parquet(output, done, raw, force):
+            print(f"Wrote {path}", file=sys.stderr)
+
+
+@app.command("anonymize")
+def _anonymize(
+    store: StoreArgument = None,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Store to write.")] = Path(
+        "anonymous.mmtrace"
+    ),
+    force: Annotated[
+        bool, typer.Option("--force", "-f", help="Replace an existing store.")
+    ] = False,
+) -> None:
+    """Copy a store without names and kernel addresses; replays count the same."""
+    import tempfile
+
+    from reports.anonymize import anonymize
+    from tracer.ingest import ingest
+    from tracer.store import is_store, newest_store, open_store
+
+    path = newest_store() if store is None else Path(store)
+    if is_store(path):
+        made = anonymize(open_store(path), output, force)
+    else:
+        with tempfile.TemporaryDirectory() as directory:
+            found = ingest(store or path, Path(directory) / "store.mmtrace")
+            made = anonymize(found, output, force)
+    print(f"Wrote {made.path}", file=sys.stderr)
 
 
 @app.command("verify")

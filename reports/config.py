@@ -16,7 +16,7 @@ import polars as pl
 from replay.result import Replay, folio_pages
 from reports import names, numbers
 from reports.redact import Redactor
-from reports.text import wrap
+from reports.text import WIDTH, wrap
 from tracer.output import size
 
 SHA_DIGITS = 12
@@ -114,15 +114,15 @@ def workload(replay: Replay, redactor: Redactor) -> str:
     )
 
 
-def fact_lines(facts: Sequence[Fact], labels: Sequence[str]) -> list[str]:
+def fact_lines(facts: Sequence[Fact], labels: Sequence[str], columns: int = WIDTH) -> list[str]:
     """:return: the configuration as text, one fact per line or per replay."""
     width = max(len(f.name) for f in facts) + 2
     out = []
     for fact in facts:
         if fact.common:
-            out += wrap(fact.values[0], fact.name.ljust(width))
+            out += wrap(fact.values[0], fact.name.ljust(width), width=columns)
             continue
         for i, (label, value) in enumerate(zip(labels, fact.values, strict=True)):
             head = (fact.name if i == 0 else "").ljust(width)
-            out += wrap(f"{label}: {value}", head, " " * (width + 2))
+            out += wrap(f"{label}: {value}", head, " " * (width + 2), columns)
     return out

@@ -196,16 +196,16 @@ def _group_cells(counts: Sequence[int | None], i: int) -> list[Cell]:
     return [right(v) for v in (*values, numbers.percent(counts[0], counts[i]))]
 
 
-def notes(comparison: Comparison) -> list[str]:
-    """:return: what grows, warnings, and how to read the columns."""
+def notes(comparison: Comparison, width: int = WIDTH) -> list[str]:
+    """:return: what grows, warnings, and how to read the columns, filled to a width"""
     lines: list[str] = []
     for i in _distinct(comparison):
         name = "grows" if len(comparison.labels) == 2 else f"grows under {comparison.labels[i]}"
         grown = ", ".join(map(str, growing(comparison, i)))
-        lines += wrap(grown or "nothing", f"{name}: ".ljust(8), " " * 8)
+        lines += wrap(grown or "nothing", f"{name}: ".ljust(8), " " * 8, width)
     for warning in (*comparison.warnings, *inferred(comparison)):
-        lines += wrap(warning, "note:   ")
-    return [*lines, *wrap(LEGEND, "legend: ")]
+        lines += wrap(warning, "note:   ", width=width)
+    return [*lines, *wrap(LEGEND, "legend: ", width=width)]
 
 
 def inferred(comparison: Comparison) -> list[str]:

@@ -69,13 +69,15 @@ def syscall_kind(syscall: str | None, args: str | None) -> str:
     return f"{syscall} {value}"
 
 
-def asked() -> pl.Expr:
+def asked(args: str = "args") -> pl.Expr:
     """:return: the behavior argument of madvise calls as text, null elsewhere.
 
     Grouping by it instead of by the argument list keeps captures with a
     million different addresses at a handful of groups.
+
+    :param args: column with the argument list
     """
-    found = pl.col("args").str.extract(_BEHAVIOR.pattern, 1)
+    found = pl.col(args).str.extract(_BEHAVIOR.pattern, 1)
     madvise = pl.col("syscall").str.contains("madvise", literal=True)
     return pl.when(madvise).then(found).alias("asked")
 
