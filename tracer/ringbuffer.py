@@ -48,7 +48,7 @@ NONE_KNOWN: Final = np.uint64((1 << 64) - 1)  # events were missed, nobody count
 MAX_MISSED: Final = np.uint64(1 << 48)  # a larger stored count is damage
 
 # States of a page after the walk.
-OK, EMPTY, NO_HEADER, BAD_COMMIT, CUT, BAD_RECORD, LONE_COUNT = range(7)
+OK, EMPTY, NO_HEADER, BAD_COMMIT, CUT, BAD_RECORD, LONE_COUNT, PADDED = range(8)
 
 _HEADER_FIELD = re.compile(
     r"field:[^;\n]*?(\w+)(?:\[\d*\])?;\s*offset:(\d{1,9});\s*size:(\d{1,9});"
@@ -172,7 +172,16 @@ def walk_pages(
     :param missed: uint64[pages], written: events lost before the page, or NONE_KNOWN
     """
     fill = base.shape[0] > 0
+    longest = np.int64(0)
+    unused = 0  # bytes of padding at the end of page padded
+    padded = -1
     for p in range(pages.shape[0]):
+        # A page is padded when the next record does not fit: that one, or a longer one
+        # that an interrupt overtook, is in what was read by now. See rb_reset_tail().
+        if padded >= 0 and p > padded + 1:
+            if unused > longest + 16:
+                pages[padded, 1] = PADDED
+            padded = -1
         page = start + p * page_size
         have = min(page_size, start + size - page)
         pages[p, 0] = 0
@@ -224,6 +233,11 @@ def walk_pages(
                     kind = word & TYPE_MASK
                     delta = word >> U5
                 if kind == PADDING and delta == U0:
+                    if padded >= 0 and unused > longest + 16:
+                        pages[padded, 1] = PADDED
+                    padded = p if pages[p, 1] == OK else -1
+                    unused = end - at
+                    pages[p, 2] = at
                     break
                 length = 4 + 4 * np.int64(kind)
                 payload = length - 4
@@ -257,6 +271,8 @@ def walk_pages(
                 pages[p, 2] = at
                 break
             now += delta
+            if length > longest:
+                longest = length
             if kind != PADDING:
                 if fill:
                     heads[base[p] + found] = at

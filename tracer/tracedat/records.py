@@ -22,6 +22,7 @@ from tracer.ringbuffer import (
     NO_HEADER,
     NONE_KNOWN,
     OK,
+    PADDED,
     PageLayout,
     Records,
     Stream,
@@ -39,6 +40,11 @@ STATES: Final[dict[int, tuple[str, str, str]]] = {
     CUT: ("truncated-data", "loss", "The data ends inside a page; its later events are lost."),
     BAD_RECORD: ("bad-record", "loss", "A record does not fit; the page's later events are lost."),
     LONE_COUNT: ("bad-missed-count", "warning", "A count of missed events is implausible."),
+    PADDED: (
+        "odd-padding",
+        "warning",
+        "A page ends in unused bytes that had room for any record; events may be missing here.",
+    ),
 }
 MAX_ROWS: Final = 100  # diagnostics rows per code before they are summed up
 
