@@ -29,6 +29,12 @@ picture: demo $(VENV)/.dev browser ## Draw docs/report.png from the report of ma
 test: $(VENV)/.dev browser lint ## Run every check and every test
 	$(BIN)/python -m pytest -q
 
+fuzz: $(VENV)/.dev ## Damage captures at random for an hour
+	$(BIN)/python -m tests.fuzz.run --minutes 60
+
+bench: $(VENV)/.dev ## Time reading captures beside perf and trace-cmd
+	$(BIN)/python benchmarks/ingest.py
+
 lint: $(VENV)/.dev ## Run ruff, mypy and import-linter
 	$(BIN)/ruff check .
 	$(BIN)/mypy
