@@ -39,7 +39,8 @@ METHOD: Final = (
     "Counts are deterministic: the same capture, policy and version give the same numbers, which "
     "is why there are no confidence intervals and no significance tests. They are not times. How "
     "much a TLBI or a barrier costs depends on the machine, and one that is removed may have been "
-    "free.",
+    "free. Prices of machines are a model and have 90% intervals; what the model predicts of "
+    "series that are not measured yet is on record in docs/predictions.",
     "Not modelled: instruction cache maintenance, MTE tags, page_table_check, mmu notifiers, memcg "
     "charges, LRU locks, retries of cmpxchg, debug loads of CONFIG_DEBUG_VM, and GUP. Accessed and "
     "dirty bits are set by hardware without an event; where a count depends on them they are "
