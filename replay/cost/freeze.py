@@ -19,8 +19,7 @@ from typing import Any, Final
 import numpy as np
 
 from replay.cost import MODEL_VERSION
-from replay.cost.cases import CASES
-from replay.cost.predict import Outcome, predict_all
+from replay.cost.predict import Outcome, find_cases, predict_all
 from replay.cost.price import SAMPLES, SEED, Estimate
 from replay.cost.tables import FOLDER
 from tracer.errors import EXIT_QUALITY, MmtraceError, UsageError
@@ -64,9 +63,7 @@ def freeze(names: Sequence[str] | None = None) -> dict[str, Any]:
 
     :param names: cases; all of :data:`replay.cost.cases.CASES` by default
     """
-    for name in names or ():
-        if name not in CASES:
-            raise UsageError(f"No case {name!r}.", f"Known: {', '.join(CASES)}.")
+    cases = find_cases(names)
     document: dict[str, Any] = {
         "schema": SCHEMA,
         "model_version": MODEL_VERSION,
@@ -74,8 +71,8 @@ def freeze(names: Sequence[str] | None = None) -> dict[str, Any]:
         "seed": SEED,
         "samples": SAMPLES,
         "columns": "median, 5 % and 95 % of the samples; faster: than the case's first side",
-        "titles": {name: CASES[name].title for name in names or CASES},
-        "predictions": [_entry(o) for o in predict_all(names)],
+        "titles": {case.name: case.title for case in cases},
+        "predictions": [_entry(o) for o in predict_all([case.name for case in cases])],
     }
     return {**document, "sha256": content_hash(document)}
 

@@ -26,6 +26,7 @@ from replay.cost.work import Work, work_of
 from replay.engine import replay_stream
 from replay.result import Replay
 from replay.scenarios import Scenario, build
+from tracer.errors import UsageError
 
 
 @dataclass(frozen=True)
@@ -140,4 +141,29 @@ def predict_all(names: Iterable[str] | None = None) -> list[Outcome]:
         case = CASES[name]
         for machine in case.machines:
             out += predict(get(machine), case, draws[machine])
+    return out
+
+
+def find_cases(names: Iterable[str] | None) -> list[Case]:
+    """Cases by name, all of them for None.
+
+    :raises UsageError: for an unknown name
+    """
+    for name in names or ():
+        if name not in CASES:
+            raise UsageError(f"No case {name!r}.", f"Known: {', '.join(CASES)}.")
+    return [CASES[name] for name in names or CASES]
+
+
+def predict_on(case: Case, names: Iterable[str] | None) -> list[Outcome]:
+    """A case on the named machines of its kind, on all of them for None.
+
+    A user's machine takes part where machines of its architecture do.
+    """
+    arches = {get(name).arch for name in case.machines}
+    chosen = [get(name) for name in names or case.machines]
+    out = []
+    for machine in chosen:
+        if machine.arch in arches:
+            out += predict(machine, case)
     return out

@@ -187,6 +187,10 @@ class _Events:
         block = 16 if converts * 16 <= self["xchg"] else 0
         return max(0, min(self["xchg"], self["st"]) - block * converts)
 
+    def pages(self) -> int:
+        """Pages whose entries the operation worked on."""
+        return max(self["page_line"], self._changed(), self["cas"])
+
     def _free(self, pages: float) -> None:
         if not self.setting.freed:
             return
@@ -312,14 +316,14 @@ def work_of(
     """
     shares = order_shares(replay.rows)
     rows = timed_rows(replay.rows, phases)
-    filled, waits, labels = [], [], []
+    filled, waits, labels, pages = [], [], [], 0
     for row in rows.iter_rows(named=True):
         events = _Events(row, features, shares, setting)
         filled.append(events.fill())
         waits.append(events.waits())
+        pages += events.pages()
         labels.append(events.op)
     counts = np.array(filled) if filled else np.zeros((0, len(NAMES)))
-    pages = int(counts[:, INDEX["pte_loop"]].sum())
     _make_cold(counts, setting, llc_mib)
     return Work(tuple(labels), counts, np.array(waits, dtype=np.float64), setting.cpus, pages)
 
