@@ -48,7 +48,7 @@ NONE_KNOWN: Final = np.uint64((1 << 64) - 1)  # events were missed, nobody count
 MAX_MISSED: Final = np.uint64(1 << 48)  # a larger stored count is damage
 
 # States of a page after the walk.
-OK, EMPTY, NO_HEADER, BAD_COMMIT, CUT, BAD_RECORD, LONE_COUNT, PADDED = range(8)
+OK, EMPTY, NO_HEADER, BAD_COMMIT, CUT, BAD_RECORD, LONE_COUNT, PADDED, TRAILING = range(9)
 
 _HEADER_FIELD = re.compile(
     r"field:[^;\n]*?(\w+)(?:\[\d*\])?;\s*offset:(\d{1,9});\s*size:(\d{1,9});"
@@ -218,6 +218,11 @@ def walk_pages(
                     pages[p, 2] = end
                 else:
                     missed[p] = count
+        # The kernel clears what is behind, see ring_buffer_read_page().
+        behind = end + commit_size if commit & MISSED_STORED != U0 else end
+        if behind + 4 <= page + have and load32(buf, np.uint64(behind), big) != U0:
+            pages[p, 1] = TRAILING
+            pages[p, 2] = behind
         if end > page + have:
             pages[p, 1] = CUT
             end = page + have

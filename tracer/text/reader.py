@@ -86,6 +86,9 @@ def _whole_lines(data: bytes, problems: list[Diagnostic]) -> bytes:
     if end < len(data):
         text = "The last line has no end; it may be cut and is left out."
         problems.append(Diagnostic("truncated-data", "loss", end, len(data) - end, text))
+    if (nul := data.find(b"\0", 0, end)) >= 0:
+        text = "There are NUL bytes in the text, which no tracer prints; lines may have merged."
+        problems.append(Diagnostic("nul-bytes", "warning", nul, data.count(b"\0"), text))
     return data[:end]
 
 

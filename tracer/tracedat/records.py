@@ -23,6 +23,7 @@ from tracer.ringbuffer import (
     NONE_KNOWN,
     OK,
     PADDED,
+    TRAILING,
     PageLayout,
     Records,
     Stream,
@@ -40,6 +41,11 @@ STATES: Final[dict[int, tuple[str, str, str]]] = {
     CUT: ("truncated-data", "loss", "The data ends inside a page; its later events are lost."),
     BAD_RECORD: ("bad-record", "loss", "A record does not fit; the page's later events are lost."),
     LONE_COUNT: ("bad-missed-count", "warning", "A count of missed events is implausible."),
+    TRAILING: (
+        "odd-page-end",
+        "warning",
+        "A page holds more bytes than it says; events may be missing here.",
+    ),
     PADDED: (
         "odd-padding",
         "warning",
