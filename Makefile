@@ -9,7 +9,7 @@ SOURCES := pyproject.toml mmtrace.py $(shell find tracer replay reports -name '*
 CAPTURE := fixtures/linux-7.3/pageout-64k.perf.data.zst
 STORE   := demo/pageout-64k.mmtrace
 
-.PHONY: help demo picture test lint format browser clean
+.PHONY: help demo picture test fuzz bench lint format browser clean
 .DEFAULT_GOAL := help
 
 help: ## Show this list
