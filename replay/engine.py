@@ -20,6 +20,7 @@ from replay.mm.run import run
 from replay.policies import Policy
 from replay.result import Replay
 from replay.stream import F_END, F_GROUP, F_MM, F_NR, F_ORDER, F_PFN, F_VA
+from tracer import infer
 from tracer.errors import EXIT_QUALITY, MmtraceError
 
 # Page tables a replay may grow to: 4 GiB of entries.
@@ -159,7 +160,9 @@ def _rows(groups: pl.DataFrame, out: state.Int64) -> pl.DataFrame:
         {name: out[:, i].astype(np.uint64) for i, name in enumerate(counters.NAMES)}
     )
     sums = [pl.sum_horizontal(parts).alias(name) for name, parts in counters.SUMS.items()]
-    return pl.concat([groups, values.with_columns(sums)], how="horizontal")
+    rows = pl.concat([groups, values.with_columns(sums)], how="horizontal")
+    # Pages mapped before the capture are state, not work: they count nothing.
+    return rows.filter(pl.col("op") != infer.OP)
 
 
 def replay_stream(
@@ -180,19 +183,20 @@ def replay_stream(
     begin = time.perf_counter()
     out, st = execute(stream, st)
     seconds = time.perf_counter() - begin
+    rows = _rows(stream.groups, out)
     if checked:
         check_conservation(st)
     return Replay(
         policy=policy.name,
         policy_title=policy.title,
         cpu={"name": cpu.name, **cpu.features(), "granule": granule.name},
-        rows=_rows(stream.groups, out),
+        rows=rows,
         unmodelled=stream.unmodelled,
         inferred={
             "pages": int(st.s[state.INFERRED_PAGES]),
             "operations": int(st.s[state.INFERRED_OPS]),
         },
-        nr_ops=stream.ops.shape[0],
+        nr_ops=int(rows["nr_ops"].sum()),
         seconds=seconds,
         store=store,
         provenance=provenance or {},

@@ -72,7 +72,7 @@ class Walker:
 class Step:
     """A slice of the replay: one window of a task, or several in a row.
 
-    :ivar group: result row of its first operation; says task, system call, time
+    :ivar group: result row of its largest operation; says task, system call, time
     :ivar stop: index one past its last operation
     :ivar windows: how many windows it has
     """
@@ -150,7 +150,9 @@ def steps(stream: Stream, mm: int, most: int = MOST_STEPS) -> list[Step]:
     groups = stream.ops[mine, F_GROUP]
     number = _windows(stream)[groups]
     first = np.flatnonzero(np.append(True, number[1:] != number[:-1]))
-    pages = np.add.reduceat(_pages(stream, mine), first)
+    each = _pages(stream, mine)
+    pages = np.add.reduceat(each, first)
+    ends = np.append(first[1:], mine.size)
     begin = np.ones(first.size, bool)
     if first.size > most:
         large = pages > np.sort(pages)[-(most // 2)]
@@ -160,8 +162,9 @@ def steps(stream: Stream, mm: int, most: int = MOST_STEPS) -> list[Step]:
     stops = np.append(mine[first[kept[1:]]], stream.ops.shape[0])
     found = []
     for left, right, stop in zip(heads, heads[1:], stops.tolist(), strict=False):
-        largest = int(left + pages[left:right].argmax())
-        found.append(Step(int(groups[first[largest]]), stop, int(right - left)))
+        window = int(left + pages[left:right].argmax())
+        largest = first[window] + each[first[window] : ends[window]].argmax()
+        found.append(Step(int(groups[largest]), stop, int(right - left)))
     return found
 
 

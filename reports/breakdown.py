@@ -57,7 +57,8 @@ def shares(replay: Replay, by: str, redactor: Redactor) -> Shares:
         orders = out.setdefault(_label(row, by, redactor), {})
         pages, ops = orders.get(row["order"], (0, 0))
         orders[row["order"]] = (pages + row["nr_pages"], ops + row["nr_ops"])
-    return dict(sorted(out.items(), key=lambda kv: -sum(p for p, _ in kv[1].values())))
+    worked = {label: sum(p for p, _ in orders.values()) for label, orders in out.items()}
+    return {label: out[label] for label in sorted(out, key=lambda k: -worked[k]) if worked[label]}
 
 
 def _label(row: dict[str, object], by: str, redactor: Redactor) -> str:
@@ -106,7 +107,7 @@ def shares_figure(replay: Replay, by: str, redactor: Redactor) -> Figure:
         f"Each bar is one {noun}, its whole length the pages of all folios it worked on. The "
         "segments say how large the folios were: only segments of order 1 and above can be "
         "batched, so a bar that is mostly order 0 is work that batching cannot help. Most pages "
-        "first; operations on a range of addresses have no folio and are not here.",
+        "first; ranges of addresses that met folios of several orders, or none, are not here.",
         {"": spec(figure)},
         _shares_twin(found, noun, page),
         height,

@@ -192,7 +192,8 @@ def _variant(comparison: Comparison, found: Sequence[Moment], counter: str) -> S
 
 def _names(found: Sequence[Moment], counter: str) -> list[str]:
     """:return: what the largest marks of the base are, nothing for the others."""
-    top = sorted((m for m in found if m.counts[counter][0]), key=lambda m: -m.counts[counter][0])
+    called = [m for m in found if m.counts[counter][0] and m.label != names.NO_SYSCALL]
+    top = sorted(called, key=lambda m: -m.counts[counter][0])
     named = {id(m) for m in top[:MOST_NAMED]}
     return [m.label if id(m) in named else "" for m in found]
 

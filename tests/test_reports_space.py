@@ -123,5 +123,5 @@ def test_report_has_the_audit_table(tmp_path: Path) -> None:
 
 def test_report_without_histories_has_no_address_space(tmp_path: Path) -> None:
     text = written(tmp_path, replays=[replay(p, history=None) for p in ("unbatched", "batched")])
-    assert "table-audit" not in text
+    assert 'id="table-audit"' not in text
     assert "plot-space" not in text
