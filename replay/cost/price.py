@@ -88,8 +88,11 @@ def queued(base: Float64, service: Float64, other: Float64, cpus: int) -> Float6
     if cpus <= 1:
         return base
     half = (base + service * (cpus - 1) - other) / 2
-    out: Float64 = half + np.sqrt(half * half + base * other)
-    return out
+    root = np.sqrt(half * half + base * other)
+    # A short queue is a difference of nearly equal numbers; its other root is not.
+    with np.errstate(divide="ignore", invalid="ignore"):
+        out: Float64 = np.where(half >= 0, half + root, base * other / (root - half))
+    return np.maximum(base, out)
 
 
 def waiting(draws: Draws, work: Work) -> Float64:
