@@ -533,7 +533,7 @@ def _report(
     granule: GranuleOption = None,
 ) -> None:
     """Write one offline HTML file: verdict, deltas, breakdowns, fidelity, provenance."""
-    from replay.api import verify
+    from replay.api import machine_prices, verify
     from reports.html import write_report
     from tracer.files import refuse_existing
 
@@ -547,6 +547,7 @@ def _report(
         output,
         done,
         verification=fidelity,
+        prices=machine_prices(source, names, sets=_pairs(set_, "--set"), granule_name=granule),
         loss=source.loss,
         diagnostics=source.diagnostics,
         provenance=source.provenance,

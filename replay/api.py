@@ -24,6 +24,7 @@ from replay import cpu as cpus
 from replay import policies, truth
 from replay import verify as verification
 from replay.arm64.geometry import Granule, granule, granule_of
+from replay.cost.capture import MachinePrice, prices
 from replay.coverage import attribute
 from replay.cpu import Cpu
 from replay.engine import replay_stream
@@ -183,6 +184,19 @@ def replay(
         for one, policy in zip(done, chosen, strict=True):
             one.history = history(stream, policy, machine, grain)
     return done
+
+
+def machine_prices(
+    source: Source,
+    names: Sequence[str] = DEFAULT_POLICIES,
+    *,
+    sets: Mapping[str, str] | None = None,
+    granule_name: str | None = None,
+) -> list[MachinePrice]:
+    """What the policies cost on the listed machines; parameters as in :func:`replay`."""
+    chosen = choose(names, sets, source.kernel_release)
+    grain = granule(granule_name) if granule_name else source.granule()
+    return prices(lower(source.ops, source.enums), chosen, grain)
 
 
 def verify(

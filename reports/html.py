@@ -24,6 +24,7 @@ import polars as pl
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from replay.cost.capture import MachinePrice
 from replay.result import Replay
 from reports import config, page, palette
 from reports.compare import Comparison, compare
@@ -58,6 +59,7 @@ def write_report(
     replays: Sequence[Replay],
     *,
     verification: Verification | None = None,
+    prices: Sequence[MachinePrice] = (),
     loss: pl.DataFrame | None = None,
     diagnostics: pl.DataFrame | None = None,
     provenance: dict[str, Any],
@@ -70,6 +72,7 @@ def write_report(
     """Write the report, whole or not at all.
 
     :param replays: the first is the base
+    :param prices: of the same policies on machines; none for a report without times
     :param loss: :data:`tracer.schema.LOSS_COLUMNS`
     :param diagnostics: :data:`tracer.schema.DIAGNOSTIC_COLUMNS`
     :param provenance: ``meta.json`` of the base's store
@@ -86,6 +89,7 @@ def write_report(
     text = report_html(
         replays,
         verification=verification,
+        prices=prices,
         loss=loss,
         diagnostics=diagnostics,
         provenance=provenance,
@@ -102,6 +106,7 @@ def report_html(
     replays: Sequence[Replay],
     *,
     verification: Verification | None,
+    prices: Sequence[MachinePrice] = (),
     loss: pl.DataFrame | None,
     diagnostics: pl.DataFrame | None,
     provenance: dict[str, Any],
@@ -113,7 +118,7 @@ def report_html(
     """:return: the page; parameters as in :func:`write_report`."""
     redactor = Redactor.of(replays, raw)
     comparison = compare(replays, labels=labels, raw=raw)
-    sections = page.sections(comparison, redactor)
+    sections = page.sections(comparison, redactor, prices)
     figures = [f for s in sections for row in s.figures for f in row]
     scripts = _scripts()
     made = tool or config.version()

@@ -3,13 +3,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 import polars as pl
 
 from replay import counters
-from reports import audit, breakdown, config, figures, heatmap, names, numbers, timeline
+from replay.cost.capture import MachinePrice
+from reports import audit, breakdown, config, costfigure, figures, heatmap, names, numbers, timeline
 from reports.compare import Comparison, compare, part_of
 from reports.figures import Figure, Twin
 from reports.mail import inferred, short_titles
@@ -154,7 +156,9 @@ def policies(comparison: Comparison) -> list[dict[str, str]]:
     return out
 
 
-def sections(comparison: Comparison, redactor: Redactor) -> list[Section]:
+def sections(
+    comparison: Comparison, redactor: Redactor, prices: Sequence[MachinePrice] = ()
+) -> list[Section]:
     """:return: the figures, in reading order."""
     replays, labels, raw = comparison.replays, comparison.labels, redactor.raw
     by = {
@@ -166,7 +170,7 @@ def sections(comparison: Comparison, redactor: Redactor) -> list[Section]:
     if origin:
         out[0].figures.append([origin])
     out.append(Section("orders", "Folio orders", "", [[figures.orders_figure(by["order"])]]))
-    out += _space(comparison, redactor)
+    out += [*_cost(comparison, prices), *_space(comparison, redactor)]
     texts = {
         "syscall": ("System calls", "What the workload asked the kernel for, and on which folios."),
         "task": ("Tasks", "Who did it. Kernel threads that unmap for reclaim are tasks too."),
@@ -180,6 +184,19 @@ def sections(comparison: Comparison, redactor: Redactor) -> list[Section]:
         out.append(Section(f"by-{key}", title, text, [pair]))
     row = [[timeline.timeline_figure(comparison, redactor)]]
     return [*out, Section("time", "Timeline", "", row)]
+
+
+def _cost(comparison: Comparison, prices: Sequence[MachinePrice]) -> list[Section]:
+    """:return: times on machines, when they were asked for"""
+    figure = costfigure.cost_figure(prices, comparison.labels)
+    if figure is None:
+        return []
+    said = [
+        f"{label} is {costfigure.verdicts(prices, i)}."
+        for i, label in enumerate(comparison.labels[1:])
+    ]
+    text = f"Against {comparison.labels[0]}: {' '.join(said)}"
+    return [Section("cost", "Cost", text, [[figure]])]
 
 
 def _space(comparison: Comparison, redactor: Redactor) -> list[Section]:

@@ -11,13 +11,14 @@ import gzip
 import shutil
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from reports.html import write_report
-from tests.test_reports_data import PROVENANCE, pair, replay
+from tests.test_reports_data import PROVENANCE, pair, prices, replay
 from tests.test_reports_html import COMMAND, DIAGNOSTICS, LOSS
 from tests.test_reports_replay import checked
 
@@ -31,7 +32,7 @@ playwright = pytest.importorskip("playwright.sync_api")
 AXE = Path(__file__).parent / "vendor" / "axe.min.js.gz"
 READY = "html[data-figures=ready]"
 FIGURES = (
-    *("counters", "origin", "orders", "space", "timeline"),
+    *("counters", "origin", "orders", "cost", "space", "timeline"),
     *(f"{by}-{kind}" for by in ("op", "syscall", "task") for kind in ("shares", "cost")),
 )
 
@@ -52,6 +53,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> str:
     write_report(
         path,
         [*pair(), replay("linux-7.3+anon-batch")],
+        prices=[replace(p, times=(*p.times, p.times[1]), faster=p.faster * 2) for p in prices()],
         verification=checked("exact", "explained: another place", "exact"),
         loss=LOSS,
         diagnostics=DIAGNOSTICS,

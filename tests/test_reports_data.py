@@ -15,6 +15,9 @@ import numpy as np
 import polars as pl
 
 from replay import counters, snapshot
+from replay.cost import tables
+from replay.cost.capture import MachinePrice
+from replay.cost.price import Estimate
 from replay.result import ROW_COLUMNS, Replay
 
 SHA = "5f1c0de5" * 8
@@ -138,6 +141,21 @@ def history(name: str = "unbatched") -> snapshot.History:
     steps = [snapshot.Step(0, 2), snapshot.Step(2, 9, 3)]
     repaints = [(0, 0), (0, 0 if batched else 62)]
     return snapshot.History(name, steps, states, repaints, 16, 4096, 32, labels)
+
+
+def prices() -> list[MachinePrice]:
+    """:return: a machine where the second policy wins, one where nobody can tell, one slower"""
+    made = []
+    ratios = {
+        "ampere-altra": Estimate(1.5, 1.2, 1.9),
+        "apple-m2-vm": Estimate(1.1, 0.9, 1.3),
+        "kunpeng-920": Estimate(0.7, 0.6, 0.8),
+    }
+    for name, ratio in ratios.items():
+        base = Estimate(3e5, 2e5, 4e5)
+        new = Estimate(3e5 / ratio.median, 2e5 / ratio.median, 4e5 / ratio.median)
+        made.append(MachinePrice(tables.machines()[name], (base, new), (ratio,)))
+    return made
 
 
 def replay(name: str = "unbatched", **kw: Any) -> Replay:

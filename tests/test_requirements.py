@@ -13,6 +13,7 @@ import typer
 
 import mmtrace
 from tests.conftest import ROOT
+from tests.test_reports_data import prices
 from tests.test_reports_html import LOSS, written
 
 TEXT = (ROOT / "docs" / "requirements.md").read_text()
@@ -56,7 +57,7 @@ def test_sources_exist(number: str) -> None:
 
 
 def test_sections_exist(tmp_path: Path) -> None:
-    text = written(tmp_path, loss=LOSS)
+    text = written(tmp_path, loss=LOSS, prices=prices())
     for number, cells in ROWS.items():
         sections = code(cells[2])
         assert sections, number
