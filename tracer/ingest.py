@@ -11,6 +11,8 @@ import platform
 import stat
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from io import FileIO
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
@@ -127,8 +129,10 @@ def read_capture(
         raw = read_bytes(name)
         inner = unwrap(raw, name)
         kind = detect.kind_of(inner.data[: detect.HEAD], len(inner.data), name)
-        capture = _reader(kind, name)(inner.data, name, **extra)
-        digest, size = hashlib.sha256(inner.data).hexdigest(), len(inner.data)
+        with ThreadPoolExecutor(1) as beside:
+            hashed = beside.submit(hashlib.sha256, inner.data)
+            capture = _reader(kind, name)(inner.data, name, **extra)
+        digest, size = hashed.result().hexdigest(), len(inner.data)
         if inner.kind:
             capture.provenance.extra["wrapper"] = {
                 "kind": inner.kind,
@@ -181,7 +185,7 @@ def read_bytes(name: str) -> bytes:
     try:
         if name == STDIN:
             return _bounded(sys.stdin.buffer, "standard input")
-        with open(name, "rb") as f:
+        with open(name, "rb", buffering=0) as f:
             mode = os.fstat(f.fileno()).st_mode
             if not (stat.S_ISREG(mode) or stat.S_ISFIFO(mode)):
                 raise CaptureError(f"{name} is a device, not a capture.")
@@ -190,10 +194,14 @@ def read_bytes(name: str) -> bytes:
         raise CaptureError(f"Cannot read {name}: {e.strerror or e}.") from None
 
 
-def _bounded(f: BinaryIO, name: str) -> bytes:
+def _bounded(f: BinaryIO | FileIO, name: str) -> bytes:
     """Read to the end; a pipe says its size only by ending."""
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    pieces, room = [], memory - os.fstat(f.fileno()).st_size
+    size = os.fstat(f.fileno()).st_size
+    pieces, room = [], memory - size
+    if isinstance(f, FileIO) and size and room >= 0:
+        # In one piece: the first touch of memory costs more than reading or parsing.
+        return f.readall()
     while room >= 0 and (piece := f.read(_PIECE)):
         pieces.append(piece)
         room = memory - sum(map(len, pieces))
