@@ -475,16 +475,33 @@ def slices_series(
     :param length: int64[n], their number, -1 for none
     :return: String (UTF-8 with replacement) or Binary column
     """
-    code = np.empty(start.size, np.uint32)
+    code, rows = distinct_slices(buf, start, length)
     values: list[str | bytes | None] = []
     # Many fields may point at the same bytes: no more text than there are bytes.
     room = MAX_WIDENING * buf.size + 4096
-    for row in kernels.intern_slices(buf, start, length, code):
+    for row in rows.tolist():
         room -= int(length[row])
         value = buf[start[row] : start[row] + length[row]].tobytes() if room >= 0 else None
         values.append(value.decode("utf-8", "replace") if text and value is not None else value)
     dtype = pl.String() if text else pl.Binary()
     return pl.Series(name, [*values, None], dtype=dtype).gather(pl.Series(code))
+
+
+def distinct_slices(buf: NDArray[np.uint8], start: I64, length: I64) -> tuple[U32, I64]:
+    """Number distinct byte strings; see :func:`tracer.kernels.intern_slices`.
+
+    :return: uint32[n] number of each row's string, and a row that holds each string
+    """
+    code = np.empty(start.size, np.uint32)
+    room = 512
+    while True:
+        table = np.full(2 * room, -1, np.int32)
+        reps = np.zeros(room, np.int64)
+        hashes = np.empty(room, np.uint64)
+        found = kernels.intern_slices(buf, start, length, code, table, reps, hashes)
+        if found >= 0:
+            return code, reps[:found]
+        room *= 16  # start again: cheaper than tables that fit every capture
 
 
 def _list_column(rows: Rows, picked: U32, field: Field, count: int) -> tuple[pl.Series, int]:

@@ -96,6 +96,11 @@ def inner(function: F) -> F:
     return _compile(function, no_cpython_wrapper=True, **_NO_COUNTING)
 
 
+def inlined(function: F) -> F:
+    """Compile a function into its callers: for one whose many arrays cost more than its work."""
+    return _compile(function, no_cpython_wrapper=True, forceinline=True, **_NO_COUNTING)
+
+
 def _one_version(dispatcher: Any) -> None:
     """Compile calls with constants once, for the constants' type.
 

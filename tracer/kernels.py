@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tracer.jit import kernel
+from tracer.jit import entry, inlined, inner
 
 U0 = np.uint64(0)
 U1 = np.uint64(1)
@@ -68,7 +68,7 @@ def as_bytes(data: Any) -> NDArray[np.uint8]:
     return out
 
 
-@kernel
+@inner
 def load16(buf: Any, at: Any, big: Any) -> Any:
     """:return: the u16 at byte ``at`` as uint64; the caller has checked the bounds."""
     a = np.uint64(buf[at])
@@ -78,7 +78,7 @@ def load16(buf: Any, at: Any, big: Any) -> Any:
     return a | (b << U8)
 
 
-@kernel
+@inner
 def load32(buf: Any, at: Any, big: Any) -> Any:
     """:return: the u32 at byte ``at`` as uint64; the caller has checked the bounds."""
     a = np.uint64(buf[at])
@@ -90,7 +90,7 @@ def load32(buf: Any, at: Any, big: Any) -> Any:
     return a | (b << U8) | (c << U16) | (d << U24)
 
 
-@kernel
+@inner
 def load64(buf: Any, at: Any, big: Any) -> Any:
     """:return: the u64 at byte ``at``; the caller has checked the bounds."""
     a = np.uint64(buf[at])
@@ -120,7 +120,7 @@ def load64(buf: Any, at: Any, big: Any) -> Any:
 # Column gathering
 
 
-@kernel
+@entry
 def group_rows(order: Any, slot: Any, next_row: Any, rows: Any) -> None:
     """Stable counting sort of row numbers by slot.
 
@@ -138,7 +138,7 @@ def group_rows(order: Any, slot: Any, next_row: Any, rows: Any) -> None:
             next_row[s] += 1
 
 
-@kernel
+@entry
 def count_slots(slot: Any, counts: Any) -> None:
     """Add the number of rows of each slot to ``counts`` (int64[groups])."""
     for i in range(slot.shape[0]):
@@ -147,7 +147,7 @@ def count_slots(slot: Any, counts: Any) -> None:
             counts[s] += 1
 
 
-@kernel
+@entry
 def check_rows(rec_off: Any, rec_len: Any, size: Any) -> bool:
     """:return: whether every record lies in a buffer of ``size`` bytes."""
     for i in range(rec_off.shape[0]):
@@ -156,7 +156,7 @@ def check_rows(rec_off: Any, rec_len: Any, size: Any) -> bool:
     return True
 
 
-@kernel
+@entry
 def length_range(rec_len: Any, rows: Any) -> Any:
     """:return: (least, most, sum) of the lengths of some rows; rows: uint32[n > 0]."""
     least = rec_len[rows[0]]
@@ -170,7 +170,7 @@ def length_range(rec_len: Any, rows: Any) -> Any:
     return least, most, total
 
 
-@kernel
+@entry
 def gather_header(
     rows: Any,
     seq: Any,
@@ -202,7 +202,7 @@ def gather_header(
             out32[3, i] = np.uint32(pid[r])
 
 
-@kernel
+@entry
 def gather_integers(
     buf: Any,
     rec_off: Any,
@@ -262,7 +262,7 @@ def gather_integers(
                     out8[c, i] = buf[np.uint64(rec_off[r] + at)] if good else 0
 
 
-@kernel
+@entry
 def locate_bytes(
     buf: Any,
     rec_off: Any,
@@ -321,20 +321,19 @@ def locate_bytes(
     return bad
 
 
-@kernel
-def intern_slot(table: Any, h: Any, number: Any) -> None:
-    """Enter string ``number`` of hash ``h``; left out where too many collide."""
-    mask = table.shape[0] - 1
-    where = np.int64(h) & mask
-    for _ in range(PROBES):
-        if table[where] < 0:
-            table[where] = number
-            return
-        where = (where + 1) & mask
+@inner
+def same_bytes(buf: Any, a: Any, b: Any, count: Any) -> Any:
+    """:return: whether ``count`` bytes at offset a and at offset b are equal."""
+    k = 0
+    while k < count and buf[np.uint64(a + k)] == buf[np.uint64(b + k)]:
+        k += 1
+    return k == count
 
 
-@kernel
-def intern_slices(buf: Any, start: Any, length: Any, code: Any) -> Any:
+@entry
+def intern_slices(
+    buf: Any, start: Any, length: Any, code: Any, table: Any, reps: Any, hashes: Any
+) -> Any:
     """Number the distinct byte strings in order of first appearance.
 
     A string may get a second number where many hashes collide.
@@ -343,68 +342,53 @@ def intern_slices(buf: Any, start: Any, length: Any, code: Any) -> Any:
     :param length: int64[n], bytes, or -1 for none
     :param code: uint32[n], written: number of the string; rows with none get the
         number of distinct strings
-    :return: int64[distinct], a row that holds each string
+    :param table: int32[power of two], all -1: a hash table of strings, by number
+    :param reps: int64[size of table / 2], written: a row that holds each string
+    :param hashes: uint64[size of table / 2], scratch
+    :return: number of distinct strings, or -1 when there are too many for ``reps``
     """
-    n = start.shape[0]
-    size = 1024
-    table = np.full(size, -1, np.int64)
-    reps = np.empty(512, np.int64)
-    hashes = np.empty(512, np.uint64)
+    mask = table.shape[0] - 1
     found = 0
-    last = -1
-    for i in range(n):
+    last = 0
+    for i in range(start.shape[0]):
         count = length[i]
         if count < 0:
             continue
-        begin = np.uint64(start[i])
         # Runs of the same value are the common case: compare before hashing.
-        if last >= 0 and length[reps[last]] == count:
-            other = np.uint64(start[reps[last]])
-            k = 0
-            while k < count and buf[begin + np.uint64(k)] == buf[other + np.uint64(k)]:
-                k += 1
-            if k == count:
-                code[i] = last
-                continue
+        r = reps[last]
+        if found and length[r] == count and same_bytes(buf, start[i], start[r], count):
+            code[i] = last
+            continue
         h = FNV_START
         for k in range(count):
-            h = ((h ^ np.uint64(buf[begin + np.uint64(k)])) * FNV_PRIME) & LOW32
-        where = np.int64(h) & (size - 1)
+            h = ((h ^ np.uint64(buf[np.uint64(start[i] + k)])) * FNV_PRIME) & LOW32
+        where = np.int64(h) & mask
         last = -1
         probes = 0
-        while table[where] >= 0 and probes < PROBES:
+        while last < 0 and table[where] >= 0 and probes < PROBES:
             c = table[where]
-            if hashes[c] == h and length[reps[c]] == count:
-                other = np.uint64(start[reps[c]])
-                k = 0
-                while k < count and buf[begin + np.uint64(k)] == buf[other + np.uint64(k)]:
-                    k += 1
-                if k == count:
-                    last = c
-                    break
-            where = (where + 1) & (size - 1)
+            r = reps[c]
+            if hashes[c] == h and length[r] == count and same_bytes(buf, start[i], start[r], count):
+                last = c
+            where = (where + 1) & mask
             probes += 1
         if last < 0:
             if found == reps.shape[0]:
-                size *= 2
-                reps = np.concatenate((reps, np.empty(found, np.int64)))
-                hashes = np.concatenate((hashes, np.empty(found, np.uint64)))
-                table = np.full(size, -1, np.int64)
-                for c in range(found):
-                    intern_slot(table, hashes[c], c)
-            intern_slot(table, h, found)
+                return -1
+            if table[where] < 0:
+                table[where] = found
             reps[found] = i
             hashes[found] = h
             last = found
             found += 1
         code[i] = last
-    for i in range(n):
+    for i in range(start.shape[0]):
         if length[i] < 0:
             code[i] = found
-    return reps[:found].copy()
+    return found
 
 
-@kernel
+@entry
 def gather_runs(buf: Any, start: Any, offsets: Any, width: Any, big: Any, flat: Any) -> None:
     """Gather runs of words.
 
@@ -427,14 +411,14 @@ def gather_runs(buf: Any, start: Any, offsets: Any, width: Any, big: Any, flat: 
 # Task names
 
 
-@kernel
+@inner
 def tid_hash(tid: Any, mask: Any) -> Any:
     """:return: int64 home slot of a thread id in a table of ``mask + 1`` slots."""
     h = ((np.uint64(tid) & LOW32) * GOLDEN) & LOW32
     return np.int64(h >> U7) & mask
 
 
-@kernel
+@entry
 def tid_table(tids: Any, keys: Any, values: Any) -> None:
     """Fill an open-addressing table.
 
@@ -451,7 +435,7 @@ def tid_table(tids: Any, keys: Any, values: Any) -> None:
         values[where] = i
 
 
-@kernel
+@entry
 def comm_asof(
     tid: Any,
     seq: Any,
@@ -518,15 +502,17 @@ L_END_ID = 12
 L_END_TID = 13
 L_END_TIME = 14
 L_END_CPU = 15
-L_FIELDS = 16  # variable fields that are recorded
-L_FIELD = 17  # and their T_* numbers from here on, in disk order
-L_COLUMNS = 32
+L_EVENT = 16  # common_type its samples must have, or -1
+L_FIELDS = 17  # variable fields that are recorded
+L_FIELD = 18  # and their T_* numbers from here on, in disk order
+L_COLUMNS = L_FIELD + 15
 
 # States of a record: frame number of a good sample, or one of these.
 NO_ID = -1  # sample whose id belongs to no attribute
 DAMAGED = -2  # sample whose fields do not lie in it
 REFUSED = -3  # sample of an attribute whose layout is not known
-BARE = -4  # record of perf itself, or too short for its sample_id
+CONFLICT = -4  # sample whose id and whose common_type name different tracepoints
+BARE = -5  # record of perf itself, or too short for its sample_id
 WITH_ID = -16  # and below: WITH_ID - a, another record with the sample_id of attribute a
 
 # Positions in SAMPLE_TAIL of tracer.perfdata.format; the others are one word.
@@ -541,7 +527,7 @@ T_AUX = 14
 TAIL_FIELDS = 15
 
 
-@kernel
+@entry
 def walk_records(buf: Any, start: Any, end: Any, big: Any, off: Any, kind: Any, counts: Any) -> Any:
     """Hop from record to record; stop where a size is impossible.
 
@@ -581,7 +567,7 @@ def walk_records(buf: Any, start: Any, end: Any, big: Any, off: Any, kind: Any, 
     return n, np.int64(p)
 
 
-@kernel
+@entry
 def find_id(keys: Any, values: Any, ident: Any) -> Any:
     """:return: what :func:`id_table` holds for a u64 id, or -1."""
     mask = keys.shape[0] - 1
@@ -596,7 +582,7 @@ def find_id(keys: Any, values: Any, ident: Any) -> Any:
     return -1
 
 
-@kernel
+@entry
 def id_table(ids: Any, owner: Any, keys: Any, values: Any) -> None:
     """Fill an open-addressing table; the first owner of an id keeps it.
 
@@ -617,7 +603,7 @@ def id_table(ids: Any, owner: Any, keys: Any, values: Any) -> None:
             values[where] = owner[i]
 
 
-@kernel
+@inner
 def read_size(buf: Any, p: Any, avail: Any, read_format: Any, big: Any) -> Any:
     """:return: bytes of a PERF_SAMPLE_READ block at ``p``, or more than ``avail``."""
     per_value = U1
@@ -640,7 +626,7 @@ def read_size(buf: Any, p: Any, avail: Any, read_format: Any, big: Any) -> Any:
     return (U1 + times + nr * per_value) << U3
 
 
-@kernel
+@inner
 def counted_size(buf: Any, p: Any, avail: Any, fixed: Any, unit: Any, big: Any) -> Any:
     """Size of a block that starts with a u64 count.
 
@@ -656,7 +642,7 @@ def counted_size(buf: Any, p: Any, avail: Any, fixed: Any, unit: Any, big: Any) 
     return U8 + fixed + nr * unit
 
 
-@kernel
+@inlined
 def sample_tail(
     buf: Any,
     head: Any,
@@ -728,7 +714,56 @@ def sample_tail(
     return True
 
 
-@kernel
+@inlined
+def sample_state(
+    buf: Any,
+    p: Any,
+    size: Any,
+    big: Any,
+    layout: Any,
+    by_id: Any,
+    keys: Any,
+    values: Any,
+    want: Any,
+    i: Any,
+    start: Any,
+    length: Any,
+) -> Any:
+    """Find the attribute of the SAMPLE at ``p`` and step over its fields.
+
+    See :func:`read_records` for the parameters.
+
+    :return: (frame number or state, row of ``layout``)
+    """
+    a = 0
+    if by_id:
+        place = layout[0, L_ID]
+        ident = load64(buf, p + np.uint64(place), big) if place + 8 <= size else U0
+        # Samples that perf makes up itself have id 0.
+        a = find_id(keys, values, ident) if ident != U0 else 0
+        if a < 0:
+            return NO_ID, 0
+    what = layout[a, L_SLOT]
+    if what < 0:
+        return what, a
+    head = np.uint64(layout[a, L_HEAD])
+    good = layout[a, L_HEAD] <= size and sample_tail(
+        buf, p + head, p + np.uint64(size), layout, a, big, want, i, start, length
+    )
+    event = layout[a, L_EVENT]
+    if not good:
+        what = DAMAGED
+    elif event >= 0 and length[0, i] >= 2:
+        found = np.int64(load16(buf, np.uint64(start[0, i]), big))
+        what = what if found == event else CONFLICT
+    if what < 0:
+        for w in range(start.shape[0]):
+            start[w, i] = 0
+            length[w, i] = 0
+    return what, a
+
+
+@entry
 def read_records(
     buf: Any,
     off: Any,
@@ -755,53 +790,29 @@ def read_records(
     :param by_id: find the attribute by id; otherwise the first one applies
     :param keys: the table of :func:`id_table`; values alike
     :param min_size: int64[64], smallest size of each kernel record
-    :param want: int64[TAIL_FIELDS], row of ``start`` a field goes to, or -1
+    :param want: int64[TAIL_FIELDS], row of ``start`` a field goes to, or -1; RAW to row 0
     :param ts: uint64[n], written, 0 where not recorded; cpu: uint32[n], pid and
         tid: int32[n], -1 where not recorded
     :param state: int32[n], written: frame number or one of the states above
     :param start: int64[wanted, n], written: byte where each wanted field starts
     :param length: int64[wanted, n], written: its bytes, 0 when there is none
     """
-    wanted = start.shape[0]
     for i in range(off.shape[0]):
-        for w in range(wanted):
+        for w in range(start.shape[0]):
             start[w, i] = 0
             length[w, i] = 0
         p = np.uint64(off[i])
         number = kind[i]
         size = np.int64(load16(buf, p + U6, big))
-        sample = number == 9
         what = BARE
         a = 0
         at_tid = 0
         at_time = 0
         at_cpu = 0
-        if sample:
-            if by_id:
-                place = layout[0, L_ID]
-                ident = load64(buf, p + np.uint64(place), big) if place + 8 <= size else U0
-                # Samples that perf makes up itself have id 0.
-                a = find_id(keys, values, ident) if ident != U0 else 0
-            what = NO_ID if a < 0 else layout[a, L_SLOT]
-            if what >= 0 and (
-                layout[a, L_HEAD] > size
-                or not sample_tail(
-                    buf,
-                    p + np.uint64(layout[a, L_HEAD]),
-                    p + np.uint64(size),
-                    layout,
-                    a,
-                    big,
-                    want,
-                    i,
-                    start,
-                    length,
-                )
-            ):
-                what = DAMAGED
-                for w in range(wanted):
-                    start[w, i] = 0
-                    length[w, i] = 0
+        if number == 9:
+            what, a = sample_state(
+                buf, p, size, big, layout, by_id, keys, values, want, i, start, length
+            )
             if what >= 0:
                 at_tid = layout[a, L_TID]
                 at_time = layout[a, L_TIME]
@@ -828,7 +839,7 @@ def read_records(
             tid[i] = -1
 
 
-@kernel
+@entry
 def gather_u64(buf: Any, at: Any, big: Any, out: Any) -> None:
     """Load one u64 per row.
 

@@ -29,6 +29,16 @@ from tracer.perfdata.stream import Source, Stream, open_stream, walk
 _MIN_SIZE: Final = np.array(
     [layout.RECORDS.get(t, ("", layout.RECORD_HEADER))[1] for t in range(64)], np.int64
 )
+# Diagnostics behind which samples are missing, nobody knows how many.
+_DAMAGE: Final = frozenset(
+    {
+        "truncated-data",
+        "unfinished-recording",
+        "bad-record-size",
+        "bad-compression",
+        "compression-limit",
+    }
+)
 _DATA_FILE: Final = re.compile(r"data\.(\d{1,6})\Z", re.A)
 
 
@@ -198,6 +208,7 @@ def _note_samples(
     for code, value, what in (
         ("unknown-id", kernels.NO_ID, "belong to no event of the capture"),
         ("bad-sample", kernels.DAMAGED, "have fields that do not lie in them"),
+        ("event-conflict", kernels.CONFLICT, "have an id and a common_type that disagree"),
         ("refused-sample", kernels.REFUSED, "are laid out in a way that is not known"),
     ):
         bad = left_out[state[left_out] == value]
@@ -207,8 +218,8 @@ def _note_samples(
             message = f"{bad.size} samples {what}; the first is at byte {offset}{of}."
             meta.note(code, "loss", offset, None, message)
             out.append((code, None, int(bad.size)))
-    damage = ("truncated-data", "bad-record-size", "bad-compression", "compression-limit")
-    out += [(d.code, None, 0) for d in meta.diagnostics if d.code in damage]
+    damage = {d.code: None for d in meta.diagnostics if d.code in _DAMAGE}
+    out += [(code, None, 0) for code in damage]
     return out
 
 

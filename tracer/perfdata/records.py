@@ -74,6 +74,17 @@ def side_tables(
     others = np.flatnonzero(~np.isin(kind, _KNOWN)).astype(np.uint32)
     if others.size:
         tables["unknown"] = [_unknown(rows, others)]
+        types = sorted(set(tables["unknown"][0]["type"].to_list()))
+        diagnostics.append(
+            Diagnostic(
+                "unknown-records",
+                "note",
+                int(rows.off[others[0]]),
+                None,
+                f"{others.size} records are of types that are not known and are kept as they "
+                f"are: {', '.join(map(str, types[:8]))}.",
+            )
+        )
     return {
         name: frames[0] if len(frames) == 1 else _merged(frames) for name, frames in tables.items()
     }

@@ -172,6 +172,7 @@ def _layout_row(attr: Attr, slot: int) -> NDArray[np.int64]:
         row[kernels.L_END_TID] = end.get(layout.TID, 0)
         row[kernels.L_END_TIME] = end.get(layout.TIME, 0)
         row[kernels.L_END_CPU] = end.get(layout.CPU, 0)
+    row[kernels.L_EVENT] = attr.config if attr.is_tracepoint and attr.config < 1 << 16 else -1
     present = [i for i, (_, mask, _) in enumerate(layout.SAMPLE_TAIL) if bits & mask]
     row[kernels.L_FIELDS] = len(present)
     row[kernels.L_FIELD : kernels.L_FIELD + len(present)] = present
@@ -188,7 +189,9 @@ def _lookup(table: NDArray[np.int64], diagnostics: list[Diagnostic]) -> tuple[bo
     places = table[:, (kernels.L_ID, kernels.L_END_ID)]
     if places[0, 0] and (places[:, 0] == places[0, 0]).all():
         return True, False
-    if (table[:, kernels.L_HEAD :] == table[0, kernels.L_HEAD :]).all():
+    layouts = np.delete(table, (kernels.L_SLOT, kernels.L_EVENT), axis=1)
+    if (layouts == layouts[0]).all():
+        table[:, kernels.L_EVENT] = -1
         return False, True
     table[:, kernels.L_SLOT] = kernels.REFUSED
     diagnostics.append(
