@@ -89,6 +89,12 @@ def _whole_lines(data: bytes, problems: list[Diagnostic]) -> bytes:
     if (nul := data.find(b"\0", 0, end)) >= 0:
         text = "There are NUL bytes in the text, which no tracer prints; lines may have merged."
         problems.append(Diagnostic("nul-bytes", "warning", nul, data.count(b"\0"), text))
+    if not data.isascii():
+        try:
+            data.decode("utf-8")
+        except UnicodeDecodeError as e:
+            text = "There are bytes that are no UTF-8, from a task's name or from damage."
+            problems.append(Diagnostic("not-utf-8", "note", e.start, None, text))
     return data[:end]
 
 
