@@ -32,13 +32,12 @@ Int64 = npt.NDArray[np.int64]
 # Operations to look up; each stops the replay for some 30 us.
 MOST: Final = 100_000
 
-_RANGES: Final = tuple(
-    CODES[name]
-    for name in (
-        "zap_page_range", "copy_page_range", "change_protection", "move_page_tables",
-        "madvise_cold", "madvise_pageout", "madvise_free", "wp_page_reuse",
-    )
+# Operations that name addresses.
+RANGES: Final = (
+    "zap_page_range", "copy_page_range", "change_protection", "move_page_tables",
+    "madvise_cold", "madvise_pageout", "madvise_free", "wp_page_reuse",
 )  # fmt: skip
+_CODES: Final = tuple(CODES[name] for name in RANGES)
 # Operations that finish what the task began, to what they finish.
 _CLOSES: Final = {
     CODES["tlb_finish_mmu"]: CODES["zap_page_range"],
@@ -58,7 +57,7 @@ def attribute(
     :data:`replay.result.SWAP_ENTRIES` or NO_ORDER where nothing was mapped, and
     ``nr_pages`` the pages that were. Range operations after the first ``most`` keep NO_ORDER.
     """
-    where = np.flatnonzero(np.isin(stream.ops[:, F_CODE], _RANGES))[:most]
+    where = np.flatnonzero(np.isin(stream.ops[:, F_CODE], _CODES))[:most]
     if not where.size:
         return stream
     orders = stream.groups["order"].to_numpy()[stream.ops[:, F_GROUP]].astype(np.int64)

@@ -13,6 +13,7 @@ from importlib import metadata
 
 import polars as pl
 
+from replay import coverage
 from replay.result import Replay, folio_pages
 from reports import names, numbers
 from reports.redact import Redactor
@@ -95,8 +96,11 @@ def _kernel(replay: Replay) -> str:
 
 def workload(replay: Replay, redactor: Redactor) -> str:
     """:return: the task with most pages worked on, its share, and the totals."""
+    # What ranges met is counted where it matters, by order; here it would depend on the view.
+    met = pl.col("op").is_in(coverage.RANGES)
     tasks = (
         replay.rows.with_columns(folio_pages())
+        .with_columns(pl.when(met).then(0).otherwise(pl.col("nr_pages")).alias("nr_pages"))
         .group_by("comm", maintain_order=True)
         .agg(pl.col("nr_pages", "nr_ops").sum(), pl.col("seq").min())
         .sort(["nr_pages", "nr_ops", "seq"], descending=[True, True, False])

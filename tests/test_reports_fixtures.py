@@ -19,14 +19,20 @@ from reports.replayout import render as render_replay
 from reports.styles import render
 from reports.verdict import verdict
 from reports.verifytext import verify_text
-from tests.conftest import FIXTURES
+from tests.conftest import FIXTURES, KERNELS
 from tracer.store import Store
+
+CAPTURES = [
+    f"{path.parent.name}/{path.name.removesuffix('.perf.data.zst')}"
+    for kernel in KERNELS
+    for path in sorted((FIXTURES / kernel).glob("*.perf.data.zst"))
+]
 
 
 @pytest.fixture(scope="session")
 def replays(make_store: Callable[[str], Store]) -> Callable[[str], list[Replay]]:
     """``replays("linux-7.3/zap-64k")``: a fixture unbatched and batched, once per session."""
-    return cache(lambda name: api.replay(api.open_source(make_store(name))))
+    return cache(lambda name: api.replay(api.open_source(make_store(name)), detailed=True))
 
 
 def test_pageout_of_64k_folios(replays: Callable[[str], list[Replay]]) -> None:
@@ -51,22 +57,20 @@ def test_pageout_of_base_pages_is_a_negative_control(
     assert tripped(comparison, ["tlbi > +0% or dsb > +0%"]) == []
 
 
-@pytest.mark.parametrize("kernel", ["linux-6.12", "linux-7.3"])
-@pytest.mark.parametrize("workload", ["pageout-64k", "pageout-4k", "zap-64k", "zap-4k"])
+@pytest.mark.parametrize("name", CAPTURES)
 def test_texts_and_page_of_a_capture(
     replays: Callable[[str], list[Replay]],
     make_store: Callable[[str], Store],
     tmp_path: Path,
-    kernel: str,
-    workload: str,
+    name: str,
 ) -> None:
-    name = f"{kernel}/{workload}"
     made, store = replays(name), make_store(name)
     for text in (render(compare(made)), render_replay(made, by="op").decode()):
         assert max(map(len, text.splitlines())) <= 75
     path = write_report(
         tmp_path / "report.html",
         made,
+        prices=api.machine_prices(api.open_source(store)),
         loss=store.loss,
         diagnostics=store.diagnostics,
         provenance=asdict(store.provenance),
@@ -76,6 +80,8 @@ def test_texts_and_page_of_a_capture(
     assert len(text) < 2_500_000
     assert str(store.provenance.sha256) in text
     assert "mmwork" not in text
+    assert 'id="plot-space"' in text
+    assert 'id="plot-cost"' in text
 
 
 def test_verify_against_the_capture_and_a_booted_kernel(
@@ -98,3 +104,9 @@ def test_two_kernels_side_by_side(make_store: Callable[[str], Store]) -> None:
     # Two captures are two workloads, however alike: it has to be said.
     assert "did not do the same operations" in " ".join(text.split())
     assert max(map(len, text.splitlines())) <= 75
+
+
+def test_the_workload_is_the_same_in_every_view(make_store: Callable[[str], Store]) -> None:
+    source = api.open_source(make_store("linux-7.3/fork-64k"))
+    plain, detailed = (compare(api.replay(source, detailed=d)).facts for d in (False, True))
+    assert plain == detailed
