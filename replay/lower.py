@@ -17,7 +17,7 @@ from tracer.enums import KernelEnums
 Int64 = npt.NDArray[np.int64]
 
 # Operations of the vocabulary that the engine does not replay.
-UNMODELLED = frozenset({"split_huge_pmd", "folio_split", "move_page_tables_end"})
+UNMODELLED = frozenset({"folio_split", "move_page_tables_end"})
 
 # VMA flag of the kernel to flag of the engine.
 _VM_FLAGS = (

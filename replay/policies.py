@@ -44,6 +44,9 @@ FEATURES: Final[tuple[Feature, ...]] = (
     Feature("madvise_batch", "MADV_FREE, COLD and PAGEOUT scan runs", "6.10, 6.11", "madvise"),
     Feature("swapin_batch", "swap-in maps runs", "6.11, 6.12", "swapin"),
     Feature("ttu_lazyfree_batch", "reclaim unmaps lazyfree folios in runs", "6.16, batched unmap lazyfree large folios", "lazyfree"),
+    Feature("ttu_lazyfree_pmd", "reclaim drops a lazyfree PMD mapping whole", "6.12 and 7.2 source, gone in 7.3"),
+    Feature("pte_dirty_folio", "a writable entry of a dirty folio is mapped dirty", "7.3 booted kernel, absent in 6.12"),
+    Feature("wp_reuse_large", "a write fault reuses a large folio that one mm maps", "6.15, MM owner tracking for large folios"),
     Feature("ttu_file_batch", "reclaim unmaps file folios in runs", "7.0, batched unmapping for file large folios", "file-unmap"),
     Feature("ttu_uffd_batch", "the same in uffd-wp VMAs", "7.3, anon unmap v4 patch 5", "uffd-wp"),
     Feature("ttu_anon_batch", "reclaim unmaps swap-backed anon folios in runs", "anon unmap v4 patch 12, not in 7.3.4", "swapout"),
@@ -114,7 +117,7 @@ LINUX_6_12: Final = LINUX_6_1.with_features(
     "Linux 6.12: contpte; fork, zap and madvise scans batched",
     "6.12.107 source and booted kernel",
     contpte=1, fold=1, fork_batch=1, zap_batch=1, gather_runs=1, swap_free_batch=1, madvise_batch=1,
-    swapin_batch=1, deferred_flush=1, lpa2_alignment=1, finish_fault_folio=1, pvmw_sync=1,
+    swapin_batch=1, deferred_flush=1, ttu_lazyfree_pmd=1, lpa2_alignment=1, finish_fault_folio=1, pvmw_sync=1,
     marker_check=1, delayed_rmap=1,
 )  # fmt: skip
 LINUX_7_2: Final = LINUX_6_12.with_features(
@@ -124,12 +127,13 @@ LINUX_7_2: Final = LINUX_6_12.with_features(
     ttu_lazyfree_batch=1, ttu_file_batch=1, mprotect_batch=1, mremap_batch=1, aging_batch=1,
     getter_early_exit=1, pte_needs_flush=1, bbml_elision=1, finish_fault_folio=2,
     faultaround_folio=1, saf_local=1, pvmw_lockless=1, pt_reclaim=1, swap_table=1, mm_id=1,
+    pte_dirty_folio=1, wp_reuse_large=1,
 )  # fmt: skip
 LINUX_7_3: Final = LINUX_7_2.with_features(
     "linux-7.3",
     "Linux 7.3: + uffd-wp VMAs and markers in batches",
     "7.3.4 source and booted kernel",
-    ttu_uffd_batch=1, marker_batch=1, cont_valid_only=1,
+    ttu_uffd_batch=1, marker_batch=1, cont_valid_only=1, ttu_lazyfree_pmd=0,
 )  # fmt: skip
 LINUX_7_3_ANON_BATCH: Final = LINUX_7_3.with_features(
     "linux-7.3+anon-batch",
@@ -159,7 +163,13 @@ POLICIES: Final[dict[str, Policy]] = {p.name: p for p in (*_LISTED, UNBATCHED, B
 # The generic half of a kernel with x86's rules. Left out: which CPUs a flush has to
 # reach, lazy TLB, PCID, INVLPGB, the invlpg loop against the full flush.
 X86_LEAVES_OUT: Final = "CPU masks, lazy TLB, PCID, INVLPGB, invlpg against full flush"
-_X86: Final = {"contpte": 0, "fold": 0, "broadcast_tlbi": 0, "deferred_flush": 1, "lpa2_alignment": 0}
+_X86: Final = {
+    "contpte": 0,
+    "fold": 0,
+    "broadcast_tlbi": 0,
+    "deferred_flush": 1,
+    "lpa2_alignment": 0,
+}
 POLICIES.update(
     {
         f"x86-{base.name.removeprefix('linux-')}": base.with_features(

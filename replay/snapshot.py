@@ -197,7 +197,7 @@ def observe(st: state.State, mm: int) -> State:
     classes = _classes(entries.reshape(-1, cont), present.reshape(-1, cont),
                        frames.reshape(-1, cont), order.reshape(-1, cont))  # fmt: skip
     classes = classes.reshape(len(rows), per // cont)
-    block = st.table[rows, state.TABLE_BLOCK] == 1
+    block = st.table[rows, state.TABLE_BLOCK] != 0
     classes[block] = PMD
     numbers, counts = np.unique(order[present], return_counts=True)
     valid = entries[present]

@@ -91,7 +91,7 @@ TABLE_MM = 0
 TABLE_PMD = 1  # va >> PMD_SHIFT
 TABLE_NEXT = 2  # next table of the mm, or of the free list
 TABLE_PREV = 3
-TABLE_BLOCK = 4  # 1: the PMD maps a PMD-sized folio, entries are not used
+TABLE_BLOCK = 4  # the PMD's own entry while it maps a folio, 0 while it is a table
 NR_TABLE = 5
 
 # --- State.info: one uint16 per page -----------------------------------------
@@ -106,7 +106,7 @@ INFO_PINNED = 1 << 10
 INFO_HWPOISON = 1 << 11
 INFO_LIVE = 1 << 12
 INFO_KSM = 1 << 13
-INFO_TOUCHED = 1 << 14
+INFO_DIRTY = 1 << 14  # PG_dirty of a file folio
 
 # --- State.large: one row per large folio --------------------------------------
 LARGE_MAPCOUNT = 0

@@ -25,6 +25,7 @@ from replay.state import (
     GA_FREED_TABLES,
     INFO_LIVE,
     INFO_ORDER,
+    LARGE_ENTIRE,
     LARGE_MAPCOUNT,
     LARGE_NR_MAPPED,
     PAGE_SHIFT,
@@ -79,7 +80,7 @@ def _check_page(st: State, pfn: int) -> int:
         total += st.mapcount[page]
         mapped += 1 if st.mapcount[page] > 0 else 0
     row = st.largeix[head >> 1]
-    if st.large[row, LARGE_MAPCOUNT] != total:
+    if st.large[row, LARGE_MAPCOUNT] != total + st.large[row, LARGE_ENTIRE]:
         return LARGE_MAPCOUNT_WRONG
     if st.large[row, LARGE_NR_MAPPED] != mapped:
         return NR_MAPPED_WRONG

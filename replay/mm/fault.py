@@ -27,39 +27,58 @@ from replay.arm64.pte import (
     pte_pfn,
     pte_present,
 )
+from replay.arm64.tlbflush import flush_tlb_range
 from replay.counters import INDEX
 from replay.mm.folio import (
     folio_add_anon_rmap_ptes,
     folio_add_file_rmap_ptes,
     folio_add_new_anon_rmap,
+    folio_flag,
     folio_head,
     folio_new,
     folio_nr_pages,
     folio_order,
     folio_remove_rmap_ptes,
 )
+from replay.mm.huge_memory import (
+    map_huge_anon,
+    pmd_is_exclusive,
+    pmd_trans_huge,
+    split_huge_pmd_locked,
+)
 from replay.mm.memory import free_swap_run, swap_pte_batch
-from replay.mm.pgtable import index_of, pte_alloc
+from replay.mm.pgtable import index_of, pte_alloc, pte_free, table_of
 from replay.policies import FEATURE_INDEX
 from replay.state import (
     INFO_AE,
     INFO_ANON,
+    INFO_DIRTY,
     INFO_LIVE,
     INFO_SHMEM,
     INFO_SWAPBACKED,
+    LARGE_MAPCOUNT,
     PAGE_SHIFT,
+    PAGE_SIZE,
+    PMD_SIZE,
     POLICY,
+    PTRS_PER_PTE,
+    TABLE_BLOCK,
     State,
 )
 from replay.stream import VMF_SHARED, VMF_WRITE
 from tracer.jit import inner
 
+CAS = INDEX["cas"]
+LD = INDEX["ld"]
 PTL = INDEX["ptl"]
 MMC = INDEX["mmc"]
 RMW_REF = INDEX["rmw_ref"]
 PUT_SWAP = INDEX["folio_put_swap"]
 
 F_FINISH = POLICY + FEATURE_INDEX["finish_fault_folio"]
+F_DIRTY = POLICY + FEATURE_INDEX["pte_dirty_folio"]
+F_REUSE_LARGE = POLICY + FEATURE_INDEX["wp_reuse_large"]
+F_SAF = POLICY + FEATURE_INDEX["saf_local"]
 F_SWAPIN = POLICY + FEATURE_INDEX["swapin_batch"]
 
 FAULT_FLAG_WRITE = 1
@@ -84,8 +103,33 @@ def user_pte(pfn: int, vm_flags: int, write: int, young: int) -> int:
 def _install_folio(st: State, pfn: int, order: int, flags: int) -> None:
     """Know a folio that an event names; one of another order starts a new life."""
     head = pfn & -(1 << order)
-    if not st.info[head] & INFO_LIVE or folio_order(st, head) != order:
+    # The frame of an anon folio that is gone may come back as a page cache folio.
+    reborn = (st.info[head] ^ flags) & INFO_ANON
+    if not st.info[head] & INFO_LIVE or folio_order(st, head) != order or reborn:
         folio_new(st, head, order, flags | INFO_LIVE)
+
+
+@inner
+def _pte_table(st: State, mm: int, va: int) -> int:
+    """Table for a fault on one entry; a folio that the PMD maps is split for it."""
+    table = pte_alloc(st, mm, va)
+    split_huge_pmd_locked(st, table)
+    return table
+
+
+@inner
+def _drop_table(st: State, mm: int, va: int) -> None:
+    """A folio of PMD size comes where a table was: what khugepaged collapses leaves the rmap."""
+    table = table_of(st, mm, va)
+    if table < 0:
+        return
+    split_huge_pmd_locked(st, table)
+    first = index_of(st, table, va)
+    for i in range(first, first + st.s[PTRS_PER_PTE]):
+        pte = st.pte[i]
+        if pte_present(pte) and not pte & SPECIAL:
+            folio_remove_rmap_ptes(st, pte_pfn(pte), 1)
+    pte_free(st, table)
 
 
 @inner
@@ -95,7 +139,11 @@ def map_new_anon(
     """do_anonymous_page(): a new folio of any order at ``va``."""
     nr = 1 << order
     folio_new(st, pfn, order, INFO_ANON | INFO_SWAPBACKED | INFO_LIVE)
-    table = pte_alloc(st, mm, va)
+    if nr == st.s[PTRS_PER_PTE] and va % st.s[PMD_SIZE] == 0:
+        _drop_table(st, mm, va)
+        map_huge_anon(st, mm, va, pfn, user_pte(pfn, vm_flags, vm_flags & VMF_WRITE, 1), exclusive)
+        return
+    table = _pte_table(st, mm, va)
     i = index_of(st, table, va)
     ptep_get_lockless(st, i)
     if nr > 1:
@@ -124,7 +172,7 @@ def _wp_fault(st: State, i: int) -> int:
 def wp_page_copy(st: State, mm: int, va: int, pfn: int, order: int, vm_flags: int) -> None:
     """Copy on write: the old page leaves the rmap after the new one is mapped."""
     folio_new(st, pfn, order, INFO_ANON | INFO_SWAPBACKED | INFO_LIVE)
-    table = pte_alloc(st, mm, va)
+    table = _pte_table(st, mm, va)
     i = index_of(st, table, va)
     _wp_fault(st, i)
     # wp_page_copy() takes the lock again and compares.
@@ -147,6 +195,9 @@ def wp_page_copy(st: State, mm: int, va: int, pfn: int, order: int, vm_flags: in
 def wp_page_reuse(st: State, mm: int, va: int, vm_flags: int) -> None:
     """The page is ours: make the entry writable in place."""
     table = pte_alloc(st, mm, va)
+    if pmd_trans_huge(st, table):
+        _reuse_huge(st, table, va)
+        return
     i = index_of(st, table, va)
     pte = _wp_fault(st, i)
     if not pte_present(pte) or pte & SPECIAL:
@@ -156,6 +207,65 @@ def wp_page_reuse(st: State, mm: int, va: int, vm_flags: int) -> None:
         st.info[pfn] = st.info[pfn] | INFO_AE
     entry = pte_mkwrite(pte_mkdirty(pte | AF)) & ~CONT
     ptep_set_access_flags(st, i, va, entry, 1)
+
+
+@inner
+def _reuse_huge(st: State, table: int, va: int) -> None:
+    """do_huge_pmd_wp_page(): the whole mapping becomes writable."""
+    pmd = st.table[table, TABLE_BLOCK]
+    pfn = pte_pfn(pmd)
+    st.c[PTL] += 1
+    st.c[LD] += 1
+    st.c[CAS] += 1
+    st.info[pfn] = st.info[pfn] | INFO_AE
+    st.table[table, TABLE_BLOCK] = pte_mkwrite(pte_mkdirty(pmd | AF))
+    flush_tlb_range(st, va, va + st.s[PAGE_SIZE], 1, 1, st.s[F_SAF])
+
+
+@inner
+def _ours_alone(st: State, i: int, pfn: int) -> bool:
+    """wp_can_reuse_anon_folio(): no other address space maps the folio.
+
+    Without owner tracking a large folio is never reused.
+    """
+    order = folio_order(st, pfn)
+    if st.info[pfn] & INFO_AE:
+        return True
+    if order == 0:
+        return st.mapcount[pfn] == 1
+    if not st.s[F_REUSE_LARGE]:
+        return False
+    head = folio_head(st, pfn)
+    table = i - i % st.s[PTRS_PER_PTE]
+    mine = 0
+    for k in range(
+        max(table, i - (pfn - head)),
+        min(table + st.s[PTRS_PER_PTE], i - (pfn - head) + (1 << order)),
+    ):
+        pte = st.pte[k]
+        if pte_present(pte) and folio_head(st, pte_pfn(pte)) == head:
+            mine += 1
+    return st.large[st.largeix[head >> 1], LARGE_MAPCOUNT] == mine
+
+
+@inner
+def do_wp_page(st: State, mm: int, va: int, pfn: int, vm_flags: int) -> None:
+    """Write to a write-protected anon page: reuse what is ours alone, copy the rest.
+
+    :param pfn: frame of the copy, if one is made
+    """
+    table = pte_alloc(st, mm, va)
+    if pmd_trans_huge(st, table):
+        if pmd_is_exclusive(st, table):
+            _reuse_huge(st, table, va)
+            return
+        split_huge_pmd_locked(st, table)
+    i = index_of(st, table, va)
+    pte = st.pte[i]
+    if pte_present(pte) and _ours_alone(st, i, pte_pfn(pte)):
+        wp_page_reuse(st, mm, va, vm_flags)
+    else:
+        wp_page_copy(st, mm, va, pfn, 0, vm_flags)
 
 
 @inner
@@ -176,13 +286,15 @@ def set_pte_range(
     folio_add_new_anon_rmap() that follows (:func:`rmap_of_mapped`).
     """
     write = flags & FAULT_FLAG_WRITE
-    table = pte_alloc(st, mm, va)
+    table = _pte_table(st, mm, va)
     i = index_of(st, table, va)
     cow = write and not vm_flags & VMF_SHARED
     if cow:
         _install_anon(st, pfn, order)
     else:
         _install_folio(st, pfn, order, info & (INFO_SHMEM | INFO_SWAPBACKED))
+        if write:
+            folio_flag(st, pfn, INFO_DIRTY, 1)
     young = 1 if write or nr > 1 else 0
     whole = st.s[F_FINISH] == 2 or (st.s[F_FINISH] == 1 and info & INFO_SHMEM) or not write
     if not cow:
@@ -198,6 +310,8 @@ def set_pte_range(
         if not cow:
             folio_add_file_rmap_ptes(st, pfn + done, run)
         pte = user_pte(pfn + done, vm_flags, write, young)
+        if pte & WRITE and st.s[F_DIRTY] and st.info[folio_head(st, pfn)] & INFO_DIRTY:
+            pte = pte_mkdirty(pte)
         set_ptes(st, i + done, va + (done << st.s[PAGE_SHIFT]), pte, run)
         done += run
 
@@ -232,7 +346,7 @@ def do_swap_page(
         folio_new(st, pfn & -(1 << order), order, INFO_ANON | INFO_SWAPBACKED | INFO_LIVE)
     else:
         _install_folio(st, pfn, order, INFO_ANON | INFO_SWAPBACKED)
-    table = pte_alloc(st, mm, va)
+    table = _pte_table(st, mm, va)
     i = index_of(st, table, va)
     step = nr if st.s[F_SWAPIN] else 1
     done = 0
@@ -264,15 +378,25 @@ def do_swap_page(
 
 
 @inner
+def _accessed(pte: int, write: int) -> int:
+    pte |= AF
+    if write and pte & WRITE:
+        pte = (pte | DIRTY) & ~RDONLY
+    return pte
+
+
+@inner
 def access(st: State, mm: int, va: int, nr: int, write: int) -> None:
     """What the CPU does by itself: set young, and dirty on a writable entry. Free of counts."""
     for k in range(nr):
         at = va + (k << st.s[PAGE_SHIFT])
-        table = pte_alloc(st, mm, at)
+        table = table_of(st, mm, at)
+        if table < 0:
+            continue
+        if pmd_trans_huge(st, table):
+            st.table[table, TABLE_BLOCK] = _accessed(st.table[table, TABLE_BLOCK], write)
+            continue
         i = index_of(st, table, at)
         pte = st.pte[i]
         if pte & VALID:
-            pte |= AF
-            if write and pte & WRITE:
-                pte = (pte | DIRTY) & ~RDONLY
-            st.pte[i] = pte
+            st.pte[i] = _accessed(pte, write)

@@ -127,7 +127,8 @@ def folio_remove_rmap_ptes(st: State, pfn: int, nr: int) -> None:
         return
     st.large[row, LARGE_NR_MAPPED] -= crossed
     st.c[RMW_MAP] += 1
-    partly = st.large[row, LARGE_NR_MAPPED] > 0
+    # While a PMD maps the folio whole, no page of it becomes unmapped.
+    partly = st.large[row, LARGE_NR_MAPPED] > 0 and st.large[row, LARGE_ENTIRE] == 0
     info = st.info[head]
     if partly and info & INFO_ANON and not info & INFO_PARTIAL:
         st.c[DSPLIT] += 1

@@ -40,9 +40,16 @@ from replay.counters import INDEX
 from replay.mm.batch import RESPECT_DIRTY, folio_pte_batch
 from replay.mm.folio import (
     folio_dup_rmap_ptes,
+    folio_flag,
     folio_head,
     folio_nr_pages,
     folio_remove_rmap_ptes,
+)
+from replay.mm.huge_memory import (
+    copy_huge_pmd,
+    pmd_trans_huge,
+    split_huge_pmd_locked,
+    zap_huge_pmd,
 )
 from replay.mm.mmu_gather import (
     pte_free_tlb,
@@ -58,11 +65,13 @@ from replay.mm.rmap import flush_tlb_batched_pending
 from replay.policies import FEATURE_INDEX
 from replay.state import (
     INFO_ANON,
+    INFO_DIRTY,
     INFO_SHMEM,
     PAGE_SHIFT,
     PMD_SIZE,
     POLICY,
     PTRS_PER_PTE,
+    TABLE_BLOCK,
     State,
 )
 from replay.stream import VMF_PFNMAP, VMF_SHARED, VMF_UFFD_WP
@@ -178,6 +187,7 @@ def _zap_present(
     else:
         full = get_and_clear_full_ptes(st, i, va, nr)
         if pte_dirty(full):
+            folio_flag(st, pfn, INFO_DIRTY, 1)
             force = 1
             delay = st.s[F_DELAYED]
     tlb_remove_tlb_entries(st, ctx, va, nr)
@@ -218,6 +228,8 @@ def _zap_nonpresent(st: State, i: int, va: int, pte: int, max_nr: int, flags: in
 
 @inner
 def table_is_empty(st: State, table: int) -> bool:
+    if st.table[table, TABLE_BLOCK]:
+        return False
     per = st.s[PTRS_PER_PTE]
     for k in range(table * per, (table + 1) * per):
         if st.pte[k]:
@@ -270,6 +282,13 @@ def zap_vma_range(
     while va < end:
         stop = pmd_addr_end(st, va, end)
         table = table_of(st, mm, va)
+        if pmd_trans_huge(st, table):
+            if stop - va == st.s[PMD_SIZE]:
+                if zap_huge_pmd(st, ctx, table, va):
+                    tlb_flush_mmu(st, ctx)
+                table = -1
+            else:
+                split_huge_pmd_locked(st, table)
         if table >= 0:
             _zap_pte_range(st, ctx, mm, table, va, stop, vm_flags, flags)
         va = stop
@@ -345,6 +364,8 @@ def _vma_needs_copy(st: State, mm: int, va: int, end: int, vm_flags: int) -> boo
         stop = pmd_addr_end(st, va, end)
         table = table_of(st, mm, va)
         if table >= 0:
+            if st.table[table, TABLE_BLOCK]:
+                return True
             first = index_of(st, table, va)
             for i in range(first, first + ((stop - va) >> st.s[PAGE_SHIFT])):
                 pte = st.pte[i]
@@ -368,6 +389,12 @@ def copy_page_range(st: State, src_mm: int, dst_mm: int, va: int, end: int, vm_f
         if table < 0:
             va = stop
             continue
+        if pmd_trans_huge(st, table):
+            if stop - va == st.s[PMD_SIZE]:
+                copy_huge_pmd(st, table, dst_mm, va, vm_flags)
+                va = stop
+                continue
+            split_huge_pmd_locked(st, table)
         target = pte_alloc(st, dst_mm, va)
         st.c[PTL] += 2
         members = 0

@@ -19,6 +19,7 @@ from replay.arm64.pte import (
     NP_UFFD,
     NP_YOUNG,
     PFN_SHIFT,
+    SPECIAL,
     UFFD,
     WRITE,
     is_migration,
@@ -39,6 +40,7 @@ from replay.mm.folio import (
     folio_remove_rmap_ptes,
     folio_try_share_anon_rmap,
 )
+from replay.mm.huge_memory import split_huge_pmd
 from replay.mm.page_vma_mapped import page_vma_mapped_walk, walk_start
 from replay.mm.pgtable import index_of, table_of
 from replay.mm.rmap import TTU_BATCH_FLUSH, TTU_SYNC, set_tlb_ubc_flush_pending
@@ -55,6 +57,7 @@ from replay.state import (
 )
 from tracer.jit import inner
 
+MMC = INDEX["mmc"]
 RMW_REF = INDEX["rmw_ref"]
 F_DEFER = POLICY + FEATURE_INDEX["deferred_flush"]
 
@@ -90,6 +93,9 @@ def try_to_migrate_one(
     walk_start(st, mm, va, end, head, nr_folio, 1 if flags & TTU_SYNC else 0, 0)
     while page_vma_mapped_walk(st):
         i, at = st.s[PVMW_PTE], st.s[PVMW_ADDR]
+        if i < 0:
+            split_huge_pmd(st, table_of(st, mm, at))
+            continue
         page = pte_pfn(ptep_get(st, i))
         if flags & TTU_BATCH_FLUSH and st.s[F_DEFER]:
             pte = ptep_get_and_clear(st, i, at)
@@ -131,9 +137,14 @@ def _first_migration(st: State, mm: int, va: int, nr: int) -> int:
 
 @inner
 def remove_migration_pte(
-    st: State, mm: int, pfn: int, order: int, va: int, vm_end: int, vm_flags: int, anon: int
-) -> None:
-    """Map the folio again where its migration entries are (mm/migrate.c)."""
+    st: State, mm: int, pfn: int, order: int, va: int, vm_end: int, vm_flags: int, anon: int,
+    zero: int,
+) -> None:  # fmt: skip
+    """Map the folio again where its migration entries are (mm/migrate.c).
+
+    :param zero: the page of a split folio holds only zeros, and the shared zero page takes
+        its place: try_to_map_unused_to_zeropage()
+    """
     nr = 1 << order
     old = _first_migration(st, mm, va, nr)
     _adopt(st, pfn, order, anon)
@@ -145,6 +156,10 @@ def remove_migration_pte(
         i, at = st.s[PVMW_PTE], st.s[PVMW_ADDR]
         entry = ptep_get(st, i)
         page = pfn + ((at - va) >> st.s[PAGE_SHIFT])
+        if zero:
+            set_pte_at(st, i, at, user_pte(0, vm_flags, 0, 1) | SPECIAL)
+            st.c[MMC] += 1
+            continue
         st.c[RMW_REF] += 1
         kind = entry & KIND_MASK
         pte = user_pte(page, vm_flags, 0, 1 if entry & NP_YOUNG else 0)

@@ -180,7 +180,18 @@ def tlb_remove_folio_pages(st: State, ctx: int, nr: int, delay_rmap: int) -> boo
     st.c[REMOVE_PAGES] += 1
     if delay_rmap:
         st.ga[ctx, GA_DELAYED_RMAP] = 1
-    slots = 2 if nr > 1 else 1
+    return _gather(st, ctx, 2 if nr > 1 else 1)
+
+
+@inner
+def tlb_remove_page_size(st: State, ctx: int) -> bool:
+    """__tlb_remove_page_size(): one page of any size; True when a flush is forced."""
+    return _gather(st, ctx, 1)
+
+
+@inner
+def _gather(st: State, ctx: int, slots: int) -> bool:
+    """Take slots of the active batch; True when the caller has to flush."""
     st.ga[ctx, GA_NR] += slots
     st.ga[ctx, GA_RUNS] += 1
     st.c[GSLOT] += slots

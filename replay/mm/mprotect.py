@@ -31,11 +31,20 @@ from replay.arm64.pte import (
 from replay.counters import INDEX
 from replay.mm.batch import RESPECT_WRITE, folio_pte_batch
 from replay.mm.folio import exclusive_run, folio_head, folio_nr_pages
+from replay.mm.huge_memory import change_huge_pmd, pmd_trans_huge, split_huge_pmd_locked
 from replay.mm.mmu_gather import tlb_end_vma, tlb_gather_mmu, tlb_remove_tlb_entries
 from replay.mm.pgtable import index_of, pmd_addr_end, pte_alloc, table_of
 from replay.mm.rmap import flush_tlb_batched_pending
 from replay.policies import FEATURE_INDEX
-from replay.state import INFO_AE, INFO_ANON, PAGE_SHIFT, POLICY, State
+from replay.state import (
+    INFO_AE,
+    INFO_ANON,
+    PAGE_SHIFT,
+    PMD_SIZE,
+    POLICY,
+    TABLE_BLOCK,
+    State,
+)
 from replay.stream import VMF_ANON, VMF_EXEC, VMF_PROT_NONE, VMF_SHARED, VMF_WRITE
 from tracer.jit import inner
 
@@ -144,6 +153,18 @@ def _change_nonpresent(st: State, i: int, va: int, pte: int, cp_flags: int) -> N
 
 
 @inner
+def _change_huge(st: State, ctx: int, table: int, vm_flags: int, cp_flags: int) -> None:
+    """change_huge_pmd(): the same entry for a whole PMD."""
+    old = st.table[table, TABLE_BLOCK]
+    new = _pte_modify(old, vm_flags, cp_flags)
+    if cp_flags & MM_CP_TRY_CHANGE_WRITABLE and not new & WRITE:
+        may = _may_write(st, new, vm_flags)
+        if may == 1 or (may == 2 and st.info[pte_pfn(old)] & INFO_AE):
+            new = pte_mkwrite(new)
+    change_huge_pmd(st, ctx, table, new, _needs_flush(st, old, new))
+
+
+@inner
 def change_protection(
     st: State, ctx: int, mm: int, va: int, end: int, vm_flags: int, cp_flags: int
 ) -> None:
@@ -158,6 +179,12 @@ def change_protection(
         if table < 0:
             va = stop
             continue
+        if pmd_trans_huge(st, table):
+            if stop - va == st.s[PMD_SIZE]:
+                _change_huge(st, ctx, table, vm_flags, cp_flags)
+                va = stop
+                continue
+            split_huge_pmd_locked(st, table)
         st.c[PTL] += 1
         flush_tlb_batched_pending(st, mm)
         while va < stop:

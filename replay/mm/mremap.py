@@ -14,8 +14,21 @@ from replay.arm64.tlbflush import flush_tlb_range
 from replay.counters import INDEX
 from replay.mm.batch import RESPECT_WRITE, folio_pte_batch
 from replay.mm.folio import folio_nr_pages
+from replay.mm.huge_memory import (
+    flush_pmd_tlb_range,
+    move_huge_pmd,
+    pmd_trans_huge,
+    split_huge_pmd_locked,
+)
 from replay.mm.memory import table_is_empty
-from replay.mm.pgtable import index_of, move_table, pte_alloc, pte_free, table_of
+from replay.mm.pgtable import (
+    index_of,
+    move_table,
+    pmd_populate,
+    pte_alloc,
+    pte_free,
+    table_of,
+)
 from replay.mm.rmap import flush_tlb_batched_pending
 from replay.policies import FEATURE_INDEX
 from replay.state import PAGE_SHIFT, PMD_SIZE, POLICY, PUD_SIZE, State
@@ -83,8 +96,15 @@ def _move_normal_pmd(st: State, mm: int, old: int, new: int) -> int:
     if table_of(st, mm, new) >= 0:
         return 0
     table = table_of(st, mm, old)
+    if pmd_trans_huge(st, table):
+        move_huge_pmd(st, mm, table, new)
+        if st.s[F_DEFERRED]:
+            return 2
+        flush_pmd_tlb_range(st, old)
+        return 1
     st.c[PTL] += 2
     move_table(st, table, mm, new)
+    pmd_populate(st)
     return 2 if _flush(st, old, old + st.s[PMD_SIZE]) else 1
 
 
@@ -109,6 +129,7 @@ def _move_normal_pud(st: State, mm: int, old: int, new: int) -> int:
         if table >= 0:
             move_table(st, table, mm, new + offset)
         offset += size
+    pmd_populate(st)  # pud_populate() waits in the same way
     return 2 if _flush(st, old, old + st.s[PUD_SIZE]) else 1
 
 
@@ -143,6 +164,7 @@ def move_page_tables(st: State, mm: int, old: int, end: int, new: int) -> None:
                 moved = _move_normal_pmd(st, mm, old, new)
                 due = due or moved == 2
             if not moved:
+                split_huge_pmd_locked(st, table)
                 due = _move_ptes(st, mm, table, old, old + extent, new) or due
         old += extent
         new += extent

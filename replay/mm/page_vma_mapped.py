@@ -10,6 +10,7 @@ from __future__ import annotations
 from replay.arm64.contpte import ptep_get, ptep_get_lockless
 from replay.arm64.pte import KIND_MASK, PFN_MASK, PFN_SHIFT, is_migration, pte_pfn, pte_present
 from replay.counters import INDEX
+from replay.mm.huge_memory import pmd_trans_huge
 from replay.mm.pgtable import index_of, table_of
 from replay.policies import FEATURE_INDEX
 from replay.state import (
@@ -26,6 +27,7 @@ from replay.state import (
     PVMW_PFN,
     PVMW_PTE,
     PVMW_SYNC,
+    TABLE_BLOCK,
     State,
 )
 from tracer.jit import inner
@@ -136,14 +138,30 @@ def _find_table(st: State) -> bool:
 
 
 @inner
+def _map_pmd(st: State, table: int) -> bool:
+    """The PMD maps a folio: found, if it is this one."""
+    st.s[PVMW_PTE] = -1
+    st.c[PTL] += 1
+    pfn = pte_pfn(st.table[table, TABLE_BLOCK])
+    found = st.s[PVMW_PFN] <= pfn < st.s[PVMW_PFN] + st.s[PVMW_NR]
+    return found and not st.s[PVMW_MIGRATION]
+
+
+@inner
 def page_vma_mapped_walk(st: State) -> bool:
-    """Next entry that maps the folio, in PVMW_PTE and PVMW_ADDR; False at the end."""
+    """Next entry that maps the folio, in PVMW_PTE and PVMW_ADDR; False at the end.
+
+    PVMW_PTE is -1 where a PMD maps the folio; the next call looks there again.
+    """
     st.c[WALK] += 1
     stepping = st.s[PVMW_PTE] >= 0
     while True:
         if not stepping:
             if not _find_table(st):
                 return False
+            table = table_of(st, st.s[PVMW_MM], st.s[PVMW_ADDR])
+            if pmd_trans_huge(st, table):
+                return _map_pmd(st, table)
             stepping = True
             if _map_pte(st) and _check_pte(st):
                 return True

@@ -7,6 +7,8 @@ Only the last level is kept entry by entry; upper levels are a hash from
 
 from __future__ import annotations
 
+from replay.counters import INDEX
+from replay.policies import FEATURE_INDEX
 from replay.state import (
     FREE_TABLE,
     HASH_USED,
@@ -14,6 +16,7 @@ from replay.state import (
     NR_TABLES,
     PAGE_SHIFT,
     PMD_SHIFT,
+    POLICY,
     PTRS_PER_PTE,
     TABLE_BLOCK,
     TABLE_MM,
@@ -25,6 +28,8 @@ from replay.state import (
 from tracer.jit import inner
 
 TOMBSTONE = -2
+DSB_ISHST = INDEX["dsb_ishst"]
+F_BROADCAST = POLICY + FEATURE_INDEX["broadcast_tlbi"]
 
 
 @inner
@@ -88,6 +93,13 @@ def _detach(st: State, table: int) -> None:
 
 
 @inner
+def pmd_populate(st: State) -> None:
+    """set_pmd() of a table waits until the walker can see it: DSB ISHST, arm64 only."""
+    if st.s[F_BROADCAST]:
+        st.c[DSB_ISHST] += 1
+
+
+@inner
 def pte_alloc(st: State, mm: int, va: int) -> int:
     """Table that maps ``va``, allocated empty when there is none.
 
@@ -96,6 +108,13 @@ def pte_alloc(st: State, mm: int, va: int) -> int:
     table = table_of(st, mm, va)
     if table >= 0:
         return table
+    pmd_populate(st)
+    return deposit_table(st, mm, va)
+
+
+@inner
+def deposit_table(st: State, mm: int, va: int) -> int:
+    """An empty table for ``va`` that nothing points to yet; there must be none so far."""
     table = st.s[FREE_TABLE]
     if table >= 0:
         st.s[FREE_TABLE] = st.table[table, TABLE_NEXT]

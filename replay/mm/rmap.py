@@ -38,8 +38,9 @@ from replay.mm.folio import (
     folio_swap_entry,
     folio_try_share_anon_rmap,
 )
+from replay.mm.huge_memory import pmdp_clear_flush_young, split_huge_pmd, unmap_huge_pmd
 from replay.mm.page_vma_mapped import page_vma_mapped_walk, walk_done, walk_start
-from replay.mm.pgtable import pmd_addr_end
+from replay.mm.pgtable import pmd_addr_end, table_of
 from replay.policies import FEATURE_INDEX
 from replay.state import (
     GA_ACTIVE,
@@ -84,6 +85,7 @@ F_SYNC = POLICY + FEATURE_INDEX["pvmw_sync"]
 F_MARKER = POLICY + FEATURE_INDEX["marker_check"]
 F_SWP_STORE = POLICY + FEATURE_INDEX["swp_store"]
 F_SWAP_TABLE = POLICY + FEATURE_INDEX["swap_table"]
+F_LAZYFREE_PMD = POLICY + FEATURE_INDEX["ttu_lazyfree_pmd"]
 F_AGING = POLICY + FEATURE_INDEX["aging_batch"]
 
 # enum ttu_flags, include/linux/rmap.h
@@ -266,6 +268,12 @@ def try_to_unmap_one(
             walk_done(st)
             break
         i, at = st.s[PVMW_PTE], st.s[PVMW_ADDR]
+        if i < 0:
+            if _unmap_pmd(st, mm, at, info):
+                done += nr_folio
+                walk_done(st)
+                break
+            continue
         pte = ptep_get(st, i)
         nr = 1 if flags & TTU_HWPOISON else _unmap_batch(st, i, at, pte, vm_flags, vm_end)
         pte = _clear(st, ctx, mm, i, at, nr, flags)
@@ -307,6 +315,18 @@ def _write_shmem(st: State, head: int, nr: int) -> None:
 
 
 @inner
+def _unmap_pmd(st: State, mm: int, va: int, info: int) -> bool:
+    """A whole mapping: dropped as one where the kernel can, else split for the PTE path."""
+    table = table_of(st, mm, va)
+    if info & INFO_ANON and not info & INFO_SWAPBACKED and st.s[F_LAZYFREE_PMD]:
+        st.c[MB] += 1
+        unmap_huge_pmd(st, table)
+        return True
+    split_huge_pmd(st, table)
+    return False
+
+
+@inner
 def _exits_early(st: State) -> bool:
     """Kernels with a batched TTU stop after a whole folio."""
     return st.s[F_SWAP_TABLE] != 0
@@ -324,6 +344,10 @@ def folio_referenced_one(st: State, mm: int, pfn: int, va: int, vm_end: int) -> 
     walk_start(st, mm, va, end, head, nr_folio, 0, 0)
     while page_vma_mapped_walk(st):
         i, at = st.s[PVMW_PTE], st.s[PVMW_ADDR]
+        if i < 0:
+            pmdp_clear_flush_young(st, table_of(st, mm, at))
+            walk_done(st)
+            break
         nr = 1
         if st.s[F_AGING] and nr_folio > 1:
             pte = ptep_get(st, i)

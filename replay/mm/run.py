@@ -9,6 +9,7 @@ from replay.mm.check import check_gather, check_range
 from replay.mm.fault import (
     access,
     do_swap_page,
+    do_wp_page,
     map_new_anon,
     rmap_of_mapped,
     set_pte_range,
@@ -17,10 +18,11 @@ from replay.mm.fault import (
     wp_page_reuse,
 )
 from replay.mm.folio import folio_flag, folio_head, folio_new, folio_order
+from replay.mm.huge_memory import pmd_trans_huge, split_huge_pmd_locked
 from replay.mm.madvise import COLD, FREE, PAGEOUT, madvise_pte_range
 from replay.mm.memory import copy_page_range, dup_mmap_end, table_is_empty, zap_vma_range
 from replay.mm.migrate import remove_migration_pte, try_to_migrate_one
-from replay.mm.mmu_gather import tlb_end_vma, tlb_finish_mmu, tlb_gather_mmu
+from replay.mm.mmu_gather import pte_free_tlb, tlb_end_vma, tlb_finish_mmu, tlb_gather_mmu
 from replay.mm.mprotect import MM_CP_UFFD_WP, change_protection
 from replay.mm.mremap import move_page_tables
 from replay.mm.pgtable import index_of, pmd_addr_end, pte_alloc, pte_free, ptep, table_of
@@ -56,7 +58,9 @@ from replay.state import (
     NR_LARGE,
     NR_TABLES,
     PAGE_SHIFT,
+    PAGE_SIZE,
     PMD_SHIFT,
+    PMD_SIZE,
     UNKNOWN_OPS,
     VIOLATION,
     Int64,
@@ -107,6 +111,8 @@ REMOVE_MIGRATION_PTE = CODES["remove_migration_pte"]
 EXIT_MMAP = CODES["exit_mmap"]
 ACCESS = CODES["access"]
 INFER_MAP = CODES["infer_map"]
+DO_WP_PAGE = CODES["do_wp_page"]
+SPLIT_HUGE_PMD = CODES["split_huge_pmd"]
 
 # Bits of tlb_finish_mmu's captured bit field, struct mmu_gather: fullmm first.
 GATHER_FULLMM = 1
@@ -114,6 +120,9 @@ GATHER_FREED_TABLES = 1 << 2
 GATHER_CLEARED_PTES = 1 << 4
 GATHER_CLEARED_PMDS = 1 << 5
 GATHER_CLEARED_PUDS = 1 << 6
+# Of a generated stream: free_pgtables() frees what tables there are in [va, end), and the
+# tables above them from ``arg`` on, if that is not 0. Above every bit of the kernel's.
+GATHER_FREE_PGTABLES = 1 << 40
 
 # Why run() stopped early.
 NEED_ROOM = -1
@@ -128,6 +137,8 @@ def _maps_any(st: State, mm: int, va: int, end: int) -> bool:
     step = 1 << st.s[PAGE_SHIFT]
     while va < end:
         i = ptep(st, mm, va)
+        if pmd_trans_huge(st, table_of(st, mm, va)):
+            return True
         if i < 0:
             va = pmd_addr_end(st, va, end)
             continue
@@ -234,6 +245,23 @@ def _free_all_tables(st: State, mm: int) -> None:
 
 
 @inner
+def _free_pgtables(st: State, op: Int64) -> None:
+    """Free the tables of a range that no other VMA needs; a PMD's folio has none."""
+    ctx, mm, va = op[F_CTX], op[F_MM], op[F_VA]
+    while va < op[F_END]:
+        table = table_of(st, mm, va)
+        if table >= 0 and not pmd_trans_huge(st, table):
+            pte_free(st, table)
+            pte_free_tlb(st, ctx, va)
+        va += st.s[PMD_SIZE]
+    if op[F_ARG]:
+        st.ga[ctx, GA_FREED_TABLES] = 1
+        st.ga[ctx, GA_CLEARED_PUDS] = 1
+        st.ga[ctx, GA_START] = min(st.ga[ctx, GA_START], op[F_ARG])
+        st.ga[ctx, GA_END] = max(st.ga[ctx, GA_END], op[F_ARG] + st.s[PAGE_SIZE])
+
+
+@inner
 def _finish_gather(st: State, op: Int64) -> None:
     """tlb_finish_mmu() with what the capture saw gathered at its entry.
 
@@ -242,6 +270,8 @@ def _finish_gather(st: State, op: Int64) -> None:
     """
     ctx, mm, bits = op[F_CTX], op[F_MM], op[F_FLAGS]
     tlb_gather_mmu(st, ctx, mm, bits & GATHER_FULLMM)
+    if bits & GATHER_FREE_PGTABLES:
+        _free_pgtables(st, op)
     if bits & GATHER_FULLMM:
         st.ga[ctx, GA_FULLMM] = 1
     if bits & GATHER_FREED_TABLES:
@@ -286,6 +316,10 @@ def _map_op(st: State, op: Int64) -> bool:
         wp_page_reuse(st, mm, va, vmf)
     elif code == DO_SWAP_PAGE:
         do_swap_page(st, mm, va, pfn, nr, order, vmf, flags, op[F_ARG])
+    elif code == DO_WP_PAGE:
+        do_wp_page(st, mm, va, pfn, vmf)
+    elif code == SPLIT_HUGE_PMD:
+        split_huge_pmd_locked(st, table_of(st, mm, va))
     elif code == ACCESS:
         access(st, mm, va, nr, flags & 1)
     elif code != INFER_MAP:
@@ -310,8 +344,9 @@ def _rmap_op(st: State, op: Int64) -> bool:
         try_to_migrate_one(st, ctx, mm, pfn, va, op[F_VMEND], op[F_FLAGS])
     elif code == REMOVE_MIGRATION_PTE:
         remove_migration_pte(
-            st, mm, pfn, op[F_ORDER], va, op[F_VMEND], op[F_VMF], op[F_INFO] & INFO_ANON
-        )
+            st, mm, pfn, op[F_ORDER], va, op[F_VMEND], op[F_VMF], op[F_INFO] & INFO_ANON,
+            1 if op[F_LIMIT] == 0 else 0,
+        )  # fmt: skip
     else:
         return False
     return True
@@ -335,7 +370,7 @@ def _range_op(st: State, op: Int64) -> bool:
         move_page_tables(st, mm, va, end, op[F_ARG])
     elif code == MADVISE_COLD or code == MADVISE_PAGEOUT or code == MADVISE_FREE:
         what = COLD if code == MADVISE_COLD else (PAGEOUT if code == MADVISE_PAGEOUT else FREE)
-        madvise_pte_range(st, ctx, mm, va, end, what)
+        madvise_pte_range(st, ctx, mm, va, end, what, op[F_ARG])
         if op[F_NR] == 0:  # the VMA's last PMD
             tlb_end_vma(st, ctx)
     elif code == EXIT_MMAP:

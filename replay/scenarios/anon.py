@@ -132,6 +132,9 @@ def swapin(b: Builder, p: Params) -> None:
     b.phase("pageout_for_swapin", "madvise", "behavior=MADV_PAGEOUT", timed=False)
     madvise_pageout(b, r)
     b.phase("swapin")
+    if p.folio_size >= 1 << p.geometry().pmd_shift:
+        # alloc_swap_folio() tries orders below the PMD's.
+        r = anon(r.start, p.size, 0, r.geometry, frame=int((r.pfn + r.nr).max()))
     b.op(
         "do_swap_page", va=r.va, end=r.folio_end, pfn=r.pfn, nr=r.nr, order=r.order,
         flags=RMAP_EXCLUSIVE, arg=1, **r.vma(),

@@ -10,6 +10,7 @@ import numpy as np
 
 from replay import state, stream
 from replay.arm64.geometry import Granule
+from replay.mm.run import GATHER_FREE_PGTABLES
 from replay.scenarios.builder import Builder, Int64, rows
 
 # On a PUD boundary of every granule.
@@ -83,14 +84,29 @@ def anon(start: int, size: int, order: int, geometry: Granule, *, frame: int = 0
     va = [np.arange(start, first, page), np.arange(first, last, whole),
           np.arange(last, start + size, page)]  # fmt: skip
     orders = np.repeat([0, order, 0], [len(v) for v in va]).astype(np.int64)
-    # Single pages get frames like their addresses, so that frames stay aligned alike.
-    skew = (start % whole) // page
-    base = -(-frame // (1 << order) << order) if order else frame
     where = np.concatenate(va).astype(np.int64)
-    pfn = base + skew + ((where - start) >> geometry.page_shift)
+    pfn = frames(where - start // whole * whole, orders, geometry, frame)
     return Region(
         start, start + size, where, pfn, orders, geometry, vm_start=start, vm_end=start + size
     )
+
+
+def frames(offset: Int64, order: Int64, geometry: Granule, first: int) -> Int64:
+    """Frames for folios at these offsets: aligned like addresses where a folio fills a block.
+
+    The allocator places smaller ones anywhere in a contpte block. Here every place
+    is as frequent as every other: block by block, the folios move on by one.
+
+    :param offset: int64[n], bytes
+    :param order: int64[n]
+    :return: int64[n]
+    """
+    page = offset >> geometry.page_shift
+    cont = geometry.cont_ptes
+    block, inside = page // cont, page % cont
+    moved = block * cont + (inside + (block << order)) % cont
+    first = -(-first // cont) * cont
+    return first + np.where((1 << order) < cont, moved, page)
 
 
 def fault_in(b: Builder, r: Region) -> None:
@@ -109,24 +125,34 @@ def touch(b: Builder, r: Region, *, write: bool) -> None:
     b.op("access", va=r.start, end=r.end, nr=pages, flags=int(write), **r.vma())
 
 
-def unmap(b: Builder, r: Region, *, tables: bool = True) -> None:
+def unmap(b: Builder, r: Region, *, below: bool = False) -> None:
     """munmap() of the region, with the page tables that only it used.
 
-    :param tables: False where a neighbour in the same tables keeps all of them
+    :param below: another mapping is directly below, too
     """
     b.op("zap_page_range", va=r.start, end=r.end, flags=1, **r.vma())
-    finish(b, r, freed=tables)
+    free_pgtables(b, r, below=below)
 
 
-def finish(b: Builder, r: Region, *, freed: bool = False) -> None:
-    """tlb_finish_mmu(); ``freed`` with the bits and range that free_pgtables() leaves.
+def finish(b: Builder, r: Region) -> None:
+    """tlb_finish_mmu() of an operation that frees no page tables."""
+    b.op("tlb_finish_mmu", ctx=r.ctx, mm=r.mm)
 
-    A table counts from its first entry, and ends one page behind the last table's start.
+
+def free_pgtables(b: Builder, r: Region, *, below: bool = False) -> None:
+    """tlb_finish_mmu() after free_pgtables().
+
+    Mappings grow down: the next one is directly above the region, and keeps the
+    tables that it shares with it. Which tables exist in the range is the engine's to know.
     """
-    size = 1 << r.geometry.pmd_shift
-    first, last = -(-r.start // size) * size, r.end // size * size
-    if freed and first < last:
-        end = last - size + r.geometry.page_size
-        b.op("tlb_finish_mmu", ctx=r.ctx, mm=r.mm, va=first, end=end, flags=0x24)
-    else:
-        b.op("tlb_finish_mmu", ctx=r.ctx, mm=r.mm)
+    size, above = 1 << r.geometry.pmd_shift, 1 << r.geometry.pud_shift
+    low, high = r.start - r.start % size, r.end - r.end % size
+    if below and r.start % size:
+        low += size
+    # A table of PMDs goes when its whole range is the region's; it counts from its start.
+    pud = r.start - r.start % above
+    whole = pud + above <= r.end and not (below and r.start % above)
+    b.op(
+        "tlb_finish_mmu", ctx=r.ctx, mm=r.mm, va=low, end=max(low, high),
+        flags=GATHER_FREE_PGTABLES, arg=pud if whole else 0,
+    )  # fmt: skip

@@ -12,7 +12,16 @@ from replay import stream
 from replay.scenarios.anon import written
 from replay.scenarios.builder import Builder, Column, interleave, rows
 from replay.scenarios.params import Params
-from replay.scenarios.region import ANON_INFO, BASE, Region, finish, touch, unmap
+from replay.scenarios.region import (
+    ANON_INFO,
+    BASE,
+    Region,
+    anon,
+    fault_in,
+    finish,
+    touch,
+    unmap,
+)
 from tracer.errors import UsageError
 
 MM_CP_TRY_CHANGE_WRITABLE: Final = 1
@@ -90,8 +99,7 @@ def move(b: Builder, r: Region, new: int) -> Region:
         "move_page_tables", va=r.start, end=r.end, arg=new, ctx=r.ctx, mm=r.mm,
         nr=(r.end - r.start) >> r.geometry.page_shift,
     )  # fmt: skip
-    b.op("zap_page_range", va=r.start, end=r.end, flags=1, **r.vma())
-    finish(b, r, freed=True)
+    unmap(b, r)
     return to
 
 
@@ -121,9 +129,9 @@ def mremap_all(b: Builder, p: Params) -> None:
     b.phase("mremap_aligned", "mremap")
     r = move(b, r, target(p, "aligned"))
     b.phase("mremap_misaligned", "mremap")
-    r = move(b, r, target(p, "misaligned") + (4 * p.size))
+    r = move(b, r, target(p, "misaligned") + 4 * p.size)
     b.phase("munmap_mremap", "munmap", timed=False)
-    unmap(b, r)
+    unmap(b, r, below=True)
 
 
 def fork_of(b: Builder, r: Region, child: int) -> None:
@@ -156,12 +164,15 @@ def fork(b: Builder, p: Params) -> None:
 
 
 def fork_all(b: Builder, p: Params) -> None:
-    """fork() of a small process, the child exits, one write per 16 pages, munmap()."""
+    """fork() of a process with a stack, the child exits, one write per 16 pages, munmap()."""
     r = written(b, p)
+    stack = anon(BASE + (1 << 46), r.geometry.page_size, 0, r.geometry, frame=after(r))
+    fault_in(b, stack)
     b.phase("fork", "clone")
+    b.op("copy_page_range", va=stack.start, end=stack.end, arg=1, **stack.vma())
     fork_of(b, r, 1)
-    stack = int(r.pfn.max()) + (1 << int(r.order.max())) + 1
-    b.op("wp_page_copy", va=BASE - (1 << 30), pfn=stack, nr=1, info=ANON_INFO, mm=0, vmf=r.vmf)
+    # The store to the stack on return from clone(), while the child waits.
+    b.op("wp_page_copy", va=stack.va, pfn=stack.pfn + 1, nr=1, info=ANON_INFO, **stack.vma())
     b.setup()
     child_exit(b, r, 1)
     write_some(b, r)
@@ -169,11 +180,13 @@ def fork_all(b: Builder, p: Params) -> None:
     unmap(b, r)
 
 
-def write_some(b: Builder, r: Region, copy: bool = False) -> None:
-    """One write per 16 pages; the pages are copied while the child has them."""
+def after(r: Region) -> int:
+    """First frame behind a region's and those of a small one."""
+    return int((r.pfn + r.nr).max())
+
+
+def write_some(b: Builder, r: Region) -> None:
+    """One write per 16 pages, each to a page that fork() write-protected."""
     at = np.arange(r.start, r.end, COW_STRIDE << r.geometry.page_shift)
-    if copy:
-        pfn = int(r.pfn.max()) + (1 << int(r.order.max())) + 1 + np.arange(len(at))
-        b.op("wp_page_copy", va=at, pfn=pfn, nr=1, order=0, info=ANON_INFO, **r.vma())
-    else:
-        b.op("wp_page_reuse", va=at, **r.vma())
+    pfn = after(r) + r.geometry.cont_ptes + np.arange(len(at))
+    b.op("do_wp_page", va=at, pfn=pfn, nr=1, order=0, info=ANON_INFO, **r.vma())

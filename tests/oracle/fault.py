@@ -98,6 +98,9 @@ def set_pte_range(
         pte = mk_pte(pfn + done, vm_flags, young=write or nr > 1)
         if write:
             pte = pte.mkdirty().mkwrite()
+            m.folio(pfn).dirty = m.folio(pfn).dirty or not cow
+        elif pte.write and m.folio(pfn).dirty and m.f.pte_dirty_folio:
+            pte = pte.mkdirty()
         if not cow:
             m.count("mmc")
             folio_add_file_rmap_ptes(m, pfn + done, step)
@@ -176,7 +179,10 @@ def access(m: Machine, mm: int, va: int, nr: int, *, write: bool) -> None:
     """What the CPU does to valid entries by itself; costs nothing."""
     for k in range(nr):
         at = va + k * m.page
-        ptep = m.ptep(m.pte_alloc(mm, at), at)
+        table = m.table(mm, at)
+        if table is None:
+            continue
+        ptep = m.ptep(table, at)
         pte = ptep.load()
         if isinstance(pte, Pte) and pte.valid:
             ptep.store(replace(pte, young=True, rdonly=pte.rdonly and not (write and pte.write)))

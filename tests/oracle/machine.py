@@ -28,6 +28,7 @@ class Folio:
     swapcache: bool = False
     shmem: bool = False
     partially_mapped: bool = False
+    dirty: bool = False
     mapcount: Counter[int] = field(default_factory=Counter)
     exclusive: set[int] = field(default_factory=set)
     swap: int | None = None
@@ -152,7 +153,14 @@ class Machine:
         return self.mm(mm).tables.get(va // self.pmd)
 
     def pte_alloc(self, mm: int, va: int) -> Table:
+        if self.table(mm, va) is None:
+            self.populated()
         return self.mm(mm).tables.setdefault(va // self.pmd, Table())
+
+    def populated(self) -> None:
+        """A PMD or PUD points to a table now; arm64 waits for its walkers to see it."""
+        if self.f.broadcast_tlbi:
+            self.count("dsb_ishst")
 
     def ptep(self, table: Table, va: int) -> Ptep:
         return Ptep(table, va // self.page % self.ptrs)

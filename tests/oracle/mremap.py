@@ -61,6 +61,7 @@ class Move:
             for source, target in zip(sources, targets, strict=True):
                 if source in tables:
                     tables[target] = tables.pop(source)
+            m.populated()
             self.flush(old, old + size)
         return True
 

@@ -96,6 +96,7 @@ class ZapTable:
         if folio.anon:
             get_and_clear_ptes(m, ptep, va, nr, name="contpte_clear_full_ptes")
         elif get_and_clear_ptes(m, ptep, va, nr).dirty:
+            folio.dirty = True
             self.force, delay = True, bool(m.f.delayed_rmap)
         tlb_remove_tlb_entries(m, self.gather, va, nr)
         if not folio.anon:
