@@ -808,6 +808,15 @@ def _open(source: str | None, symbols: Path | None = None) -> Store | Capture:
     return capture
 
 
+def _add_recording() -> None:
+    from reports.recordverbs import add
+
+    add(app)
+
+
+_add_recording()
+
+
 def _terminate(*_: object) -> None:
     raise SystemExit(128 + signal.SIGTERM)
 
