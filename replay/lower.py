@@ -108,13 +108,17 @@ def _flags(ops: pl.DataFrame) -> pl.Series:
     )["flags"]
 
 
+_SCANS = ("madvise_cold", "madvise_pageout", "madvise_free")
+
+
 def _scan_goes_on(ops: pl.DataFrame) -> npt.NDArray[np.bool_]:
-    """A madvise scan whose VMA's next PMD is scanned by the task's next operation."""
-    following = ops.select(
-        (
-            (pl.col("op").shift(-1).over("tid") == pl.col("op"))
-            & (pl.col("vma").shift(-1).over("tid") == pl.col("vma"))
-        ).fill_null(False)
+    """Of the scans: whether more of the VMA is scanned in the same system call.
+
+    Splits of folios, and what is inferred, may come in between.
+    """
+    same = [pl.col(c).shift(-1).over("tid") == pl.col(c) for c in ("op", "vma", "window")]
+    following = ops.filter(pl.col("op").is_in(_SCANS)).select(
+        pl.all_horizontal(same).fill_null(False)
     )
     return following.to_series().to_numpy()
 
@@ -231,6 +235,6 @@ def lower(ops: pl.DataFrame, enums: KernelEnums) -> Stream:
     )
     out[:, stream.F_INFO] = _info(ops, enums, vmf)
     out[:, stream.F_LIMIT] = ops["outcome"].cast(pl.Int64).fill_null(-1).to_numpy()
-    scans = ops["op"].is_in(["madvise_cold", "madvise_pageout", "madvise_free"]).to_numpy()
-    out[scans, stream.F_NR] = _scan_goes_on(ops)[scans]
+    scans = ops["op"].is_in(_SCANS).to_numpy()
+    out[scans, stream.F_NR] = _scan_goes_on(ops)
     return Stream(out, groups, unmodelled, pages, mms, len(tids), max(64, mms * 8))

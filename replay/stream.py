@@ -37,6 +37,7 @@ CODES: Final[dict[str, int]] = {
             "exit_mmap",
             "access",
             "infer_map",
+            "infer_access",
             "do_wp_page",
         )
     )

@@ -7,6 +7,11 @@ capture mapped. They become ``infer_map`` operations in front of that zap, so
 that its PTE work is counted. Their addresses inside the zapped range are not
 known; they are laid out in the order of removal, contpte aligned where the
 folio could be.
+
+And accesses: hardware sets the accessed bit of a mapped page without an event.
+MADV_COLD and MADV_FREE clear it only where it is set, so that each
+contpte_clear_young_dirty_ptes() inside them tells of an access since it was
+last cleared, an ``infer_access`` operation in front of the scan.
 """
 
 from __future__ import annotations
@@ -19,6 +24,8 @@ import polars as pl
 from tracer import schema
 
 OP = "infer_map"
+ACCESS = "infer_access"
+_SCANS = ("madvise_cold", "madvise_free")
 # The alignment that decides contpte on 4K pages; larger granules ask for more.
 _BLOCK = 16
 _MAPPING = ("do_anonymous_page", "set_pte_range", "wp_page_copy", "do_swap_page",
@@ -105,6 +112,39 @@ def with_older_mappings(ops: pl.DataFrame, removed: pl.DataFrame, page_size: int
         if seq in zaps:
             made += _place(zaps[seq], rows.to_dicts(), page_size)
     inferred = pl.DataFrame(made, schema=schema.polars_schema(schema.OP_COLUMNS), orient="row")
+    both = pl.concat(
+        [inferred.with_columns(pl.lit(0).alias("rank")), ops.with_columns(pl.lit(1).alias("rank"))]
+    )
+    return both.sort("seq", "rank", maintain_order=True).drop("rank")
+
+
+def with_accesses(ops: pl.DataFrame, cleared: pl.DataFrame, page_size: int) -> pl.DataFrame:
+    """Put ``infer_access`` operations in front of the scans that found young entries.
+
+    :param ops: :data:`tracer.schema.OP_COLUMNS`
+    :param cleared: tid, seq, at, count of the contpte_clear_young_dirty_ptes() events
+    :return: ops; inferred rows carry the ``seq`` of their scan
+    """
+    scans = ops.filter(pl.col("op").is_in(_SCANS))
+    if scans.is_empty() or cleared.is_empty():
+        return ops
+    last = ops.select("tid", "seq", pl.col("seq").alias("scan"), "op")
+    hits = (
+        cleared.join_asof(last, on="seq", by="tid", strategy="backward", check_sortedness=False)
+        .filter(pl.col("op").is_in(_SCANS))
+        .select("scan", "at", "count")
+    )
+    inferred = (
+        scans.join(hits, left_on="seq", right_on="scan", maintain_order="left")
+        .with_columns(
+            pl.lit(ACCESS).alias("op"),
+            pl.col("at").alias("va"),
+            (pl.col("at") + pl.col("count") * page_size).alias("end"),
+            pl.col("count").alias("nr_pages"),
+            pl.lit(None, pl.UInt64).alias("flags"),
+        )
+        .select(ops.columns)
+    )
     both = pl.concat(
         [inferred.with_columns(pl.lit(0).alias("rank")), ops.with_columns(pl.lit(1).alias("rank"))]
     )

@@ -13,7 +13,8 @@ import polars as pl
 from tracer import schema, vocabulary
 from tracer.capture import Capture
 from tracer.enums import KernelEnums
-from tracer.infer import with_older_mappings
+from tracer.infer import with_accesses, with_older_mappings
+from tracer.splits import cut_scans, with_zero_pages
 from tracer.vocabulary import BY_NAME, Probe
 
 _U64 = pl.UInt64
@@ -396,6 +397,19 @@ def _removals(capture: Capture, enums: KernelEnums) -> pl.DataFrame | None:
     return None
 
 
+def _cleared(capture: Capture) -> pl.DataFrame | None:
+    """Where contpte_clear_young_dirty_ptes() was entered."""
+    frame = _frame(capture, "contpte_clear_young_dirty_ptes")
+    if frame is None or not {"addr", "nr"} <= set(frame.columns):
+        return None
+    return frame.select(
+        "tid",
+        "seq",
+        _unsigned(pl.col("addr"), frame, "addr").alias("at"),
+        _unsigned(pl.col("nr"), frame, "nr").alias("count"),
+    ).filter(pl.col("count") <= 1 << 13)
+
+
 def normalize(capture: Capture, enums: KernelEnums) -> pl.DataFrame:
     """Turn a capture's events into mm operations.
 
@@ -416,7 +430,11 @@ def normalize(capture: Capture, enums: KernelEnums) -> pl.DataFrame:
     ops = _with_dup_mmap_end(ops)
     columns = schema.polars_schema(schema.OP_COLUMNS)
     ops = ops.select([pl.col(name).cast(dtype) for name, dtype in columns.items()])
+    ops = with_zero_pages(ops, _frame(capture, "folio_add_anon_rmap_ptes"))
     removed = _removals(capture, enums)
     if removed is not None:
         ops = with_older_mappings(ops, removed, page_size)
-    return schema.check(ops, schema.OP_COLUMNS, "ops")
+    cleared = _cleared(capture)
+    if cleared is not None:
+        ops = with_accesses(ops, cleared, page_size)
+    return schema.check(cut_scans(ops), schema.OP_COLUMNS, "ops")

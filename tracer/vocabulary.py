@@ -37,6 +37,7 @@ OPERATIONS: Final[dict[str, str]] = {
     "split_huge_pmd": "a PMD mapping is split into PTEs",
     "exit_mmap": "an address space is torn down",
     "infer_map": "pages that were mapped before the capture began, inferred from their unmap",
+    "infer_access": "an access by the CPU, which leaves no event, inferred from a scan that saw it",
 }
 
 # Columns that an event field of the same name fills.

@@ -111,6 +111,7 @@ REMOVE_MIGRATION_PTE = CODES["remove_migration_pte"]
 EXIT_MMAP = CODES["exit_mmap"]
 ACCESS = CODES["access"]
 INFER_MAP = CODES["infer_map"]
+INFER_ACCESS = CODES["infer_access"]
 DO_WP_PAGE = CODES["do_wp_page"]
 SPLIT_HUGE_PMD = CODES["split_huge_pmd"]
 
@@ -322,6 +323,9 @@ def _map_op(st: State, op: Int64) -> bool:
         split_huge_pmd_locked(st, table_of(st, mm, va))
     elif code == ACCESS:
         access(st, mm, va, nr, flags & 1)
+    elif code == INFER_ACCESS:
+        access(st, mm, va, nr, 0)
+        st.s[INFERRED_OPS] += 1
     elif code != INFER_MAP:
         return False
     return True
