@@ -17,8 +17,8 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from tracer.decode import distinct_slices
 from tracer.jit import kernel
-from tracer.kernels import intern_slices
 
 # What a value turned out to be.
 MISSING, DECIMAL, NEGATIVE, HEX, BARE_HEX, TEXT = range(6)
@@ -391,9 +391,9 @@ def strings(
     :param begin: int64[n], checked by the caller
     :param length: int64[n]
     """
-    code = np.empty(begin.size, np.uint32)
+    code, rows = distinct_slices(buf, begin, length)
     values: list[str | None] = [
         buf[begin[row] : begin[row] + length[row]].tobytes().decode("utf-8", "replace")
-        for row in intern_slices(buf, begin, length, code)
+        for row in rows.tolist()
     ]
     return pl.Series(name, [*values, None], dtype=pl.String).gather(pl.Series(code))

@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 
 from tracer import schema
 from tracer.capture import Capture, Provenance
-from tracer.decode import Diagnostic, diagnostics_frame
+from tracer.decode import Diagnostic, diagnostics_frame, distinct_slices
 from tracer.errors import CaptureError
 from tracer.eventformat import EventFormat
-from tracer.kernels import as_bytes, intern_slices
+from tracer.kernels import as_bytes
 from tracer.text import lines, names
 from tracer.text.events import Loss, body_columns, header_columns
 from tracer.text.fields import Bodies, strings
@@ -184,8 +184,7 @@ def _groups(
     is_named = (found.state >= lines.EVENT) & (found.state <= lines.SYS_EXIT)
     at = np.flatnonzero(is_named)
     start = found.at[at, lines.NAME]
-    code = np.empty(at.size, np.uint32)
-    intern_slices(buf, start, found.at[at, lines.NAME_END] - start, code)
+    code, _ = distinct_slices(buf, start, found.at[at, lines.NAME_END] - start)
     slot = code.astype(np.int64) * 4 + found.state[at]
     order = np.argsort(slot, kind="stable")
     edges = np.flatnonzero(np.diff(slot[order], prepend=-1))
