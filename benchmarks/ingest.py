@@ -221,7 +221,7 @@ def bench(file: Path, runs: int, work: Path) -> list[Row]:
 def first_frame(work: Path, runs: int) -> Row:
     """A 10 MB perf.data from process start to the first typed row."""
     file = work / "ten.data"
-    repeat_perf(ROOT / "fixtures/linux-7.3/zap-64k.perf.data.zst", file, 38)
+    repeat_perf(ROOT / "fixtures/linux-7.3/zap-64k.perf.data.zst", file, 25)
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-c", FIRST, str(file)]
     found = [measure(command, env) for _ in range(runs + 1)][1:]
