@@ -453,6 +453,9 @@ def _compare(
     ] = None,
     force: Annotated[bool, typer.Option("--force", "-f", help="Overwrite the file.")] = False,
     raw: RawOption = False,
+    machine: Annotated[
+        str | None, typer.Option("--machine", "-m", help="Price the text on a machine too.")
+    ] = None,
     cpu: CpuOption = "qemu-max",
     cpu_feature: FeatureOption = None,
     set_: SetOption = None,
@@ -505,6 +508,12 @@ def _compare(
     found = compare(done, by=by.value, labels=labels, raw=raw)
     text = render(found, fmt=format.value, style=style.value)
     _write(output, text.encode() if text.endswith("\n") else text.encode() + b"\n", force)
+    if machine is not None and len(stores or ()) < 2:
+        from reports.scenariotext import priced_source
+
+        names = policy or ["unbatched", "batched"]
+        print()
+        print(priced_source(stores[0] if stores else None, names, machine, _pairs(set_, "--set")))
     trips = tripped(found, fail_if or [])
     for trip in trips:
         print(f"mmtrace: gate: {trip}", file=sys.stderr)
@@ -698,104 +707,6 @@ def _policies(
     print(policies_text() if name is None else policy_text(name), end="")
 
 
-MachineOption = Annotated[
-    str, typer.Option("--machine", "-m", help="Machine by name, or FILE.toml. See machines.")
-]
-
-
-@app.command("machines")
-def _machines(
-    name: Annotated[
-        str | None, typer.Argument(metavar="[MACHINE]", help="Show this machine's costs.")
-    ] = None,
-) -> None:
-    """List the machines of the cost model, or one machine's costs with their sources."""
-    from replay.cost.tables import get, machines
-    from reports.costtext import machine_text, machines_text
-
-    print(machines_text(machines()) if name is None else machine_text(get(name)), end="")
-
-
-@app.command("calibrate")
-def _calibrate(
-    timings: Annotated[
-        Path, typer.Argument(help="CSV: workload,size,folio_order,time_ns[,policy,cpus,spread].")
-    ],
-    machine: MachineOption = "generic-arm64",
-    name: Annotated[str, typer.Option(help="Name of the new machine.")] = "mine",
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Machine file to write.")
-    ] = None,
-    force: Annotated[bool, typer.Option("--force", "-f", help="Overwrite the file.")] = False,
-) -> None:
-    """Fit a machine to your own timings and say how well they determine each cost."""
-    from replay.cost.calibrate import calibrate, to_toml
-    from replay.cost.tables import get
-    from reports.costtext import calibration_text
-
-    _compile_notice()
-    found = calibrate(get(machine), timings, name)
-    print(calibration_text(found), end="")
-    if output is not None:
-        _write(output, to_toml(found, machine).encode(), force)
-
-
-@app.command("predict")
-def _predict(
-    cases: Annotated[
-        list[str] | None, typer.Argument(metavar="[CASE]...", help="Cases; all by default.")
-    ] = None,
-    machine: Annotated[
-        list[str] | None,
-        typer.Option("--machine", "-m", help="Only these; FILE.toml for your own."),
-    ] = None,
-    seed: Annotated[
-        list[str] | None,
-        typer.Option("--seed", help="000 to 004: a known thread, beside its published figures."),
-    ] = None,
-    freeze: Annotated[
-        bool, typer.Option("--freeze", help="Write all predictions into one hashed file.")
-    ] = False,
-    output: Annotated[
-        Path, typer.Option("--output", "-o", help="Folder of the frozen file.")
-    ] = Path("docs/predictions"),
-) -> None:
-    """Predict published workloads, with intervals and the null model beside them."""
-    from replay.cost.freeze import file_name, to_text
-    from replay.cost.freeze import freeze as frozen
-    from replay.cost.predict import find_cases, predict_on
-    from reports.costtext import outcomes_text, seed_text
-
-    _compile_notice()
-    if freeze:
-        document = frozen(cases)
-        output.mkdir(parents=True, exist_ok=True)
-        _write(output / file_name(document), to_text(document).encode(), True)
-        return
-    for name in seed or ():
-        print(seed_text(name))
-    if seed and not cases:
-        return
-    for case in find_cases(cases):
-        found = predict_on(case, machine)
-        if found:
-            print(outcomes_text(f"{case.name}: {case.title}", found))
-
-
-@app.command("score")
-def _score(
-    predictions: Annotated[Path, typer.Argument(help="File that predict --freeze wrote.")],
-    measurements: Annotated[Path, typer.Argument(help="CSV: case,machine,side,time_ns.")],
-) -> None:
-    """Hold measured times against frozen predictions."""
-    from replay.cost.freeze import load, read_measurements, score, summary
-    from reports.costtext import score_text
-
-    document = load(predictions)
-    scored = score(document, read_measurements(measurements))
-    print(score_text(scored, summary(scored), document), end="")
-
-
 def _open(source: str | None, symbols: Path | None = None) -> Store | Capture:
     from tracer.ingest import describe_fields, read_capture
     from tracer.store import is_store, newest_store, open_store
@@ -806,6 +717,15 @@ def _open(source: str | None, symbols: Path | None = None) -> Store | Capture:
     capture = read_capture(source or path)
     describe_fields(str(source or path), capture, symbols=symbols)
     return capture
+
+
+def _add_verbs() -> None:
+    from reports.verbs import add
+
+    add(app, _compile_notice, _write)
+
+
+_add_verbs()
 
 
 def _add_recording() -> None:

@@ -140,7 +140,7 @@ def priced_text(
         table.row(
             label, right(number(e.median / unit)), right(interval(e, unit)), right(per), ratio
         )
-    blocks = [[f"{title} on {machine.name}, cost model {MODEL_VERSION}"], table.lines()]
+    blocks = [wrap(f"{title} on {machine.name}, cost model {MODEL_VERSION}"), table.lines()]
     blocks += [waterfall(found[0], one) for one in found[1:] if one.total[0] != found[0].total[0]]
     blocks.append(left_out(machine))
     return to_ascii(join(blocks))

@@ -56,8 +56,8 @@ def by_order(
         rows.append(_row(draws, scenario, base, new, WHOLE, order, params))
     # A start that no contpte block shares: the first and last folios are base pages.
     start = dict(params, alignment=20 << 10, size=size)
-    rows.append(_row(draws, scenario, base, new, "start not aligned", 4, start))
-    rows.append(_row(draws, "partial", base, new, "5 of 16 pages dropped", 4, {"size": size}))
+    rows.append(_row(draws, scenario, base, new, "unaligned start", 4, start))
+    rows.append(_row(draws, "partial", base, new, "partial", 4, {"size": size}))
     return rows
 
 

@@ -29,7 +29,9 @@ DOC: Final = Path(__file__).parents[2] / "docs" / "cost-model.md"
 BEGIN: Final = "<!-- written by python -m replay.cost.fit: begin -->"
 END: Final = "<!-- end -->"
 SHARED: Final = "software"
-DIGITS: Final = 4  # significant ones; more would not be the same on every machine
+DIGITS: Final = 3  # significant ones; more would not be the same on every machine
+
+TOLERANCE: Final = 1e-12  # converged further than the digits that are kept
 
 Key = tuple[str, str]  # machine or SHARED, cost
 
@@ -105,7 +107,9 @@ def fit(machines: Mapping[str, Machine], used: Sequence[Row]) -> Fitted:
     machines = {n: m for n, m in machines.items() if n in involved}
     free = free_costs(machines, used)
     start = np.array([np.log(c.value) for c in free.values()])
-    found = least_squares(residuals, start, args=(free, machines, used), x_scale=1.0)
+    found = least_squares(
+        residuals, start, args=(free, machines, used), xtol=TOLERANCE, ftol=TOLERANCE
+    )
     spread = np.sqrt(np.diag(np.linalg.inv(found.jac.T @ found.jac)))
     costs, pull = {}, {}
     for (key, cost), x, sd in zip(free.items(), found.x, spread, strict=True):
