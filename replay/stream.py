@@ -39,6 +39,7 @@ CODES: Final[dict[str, int]] = {
             "infer_map",
             "infer_access",
             "do_wp_page",
+            "infer_access",
         )
     )
 }

@@ -46,7 +46,7 @@ def _source(probe: Probe, column: str, fields: set[str]) -> str | None:
 def _select(key: str, frame: pl.DataFrame, probe: Probe) -> pl.DataFrame:
     """One event frame with the vocabulary's columns."""
     fields = set(frame.columns) - set(_BASE)
-    wanted = [*vocabulary.SAME_NAME, "va", "end", "nr_pages", "arg", "nr_bytes"]
+    wanted = [*vocabulary.SAME_NAME, "va", "end", "nr_pages", "arg", "nr_bytes", "index"]
     columns: list[pl.Expr] = [pl.col(name) for name in _BASE]
     for column in wanted:
         source = _source(probe, column, fields)
@@ -104,6 +104,26 @@ def _frame_number() -> list[pl.Expr]:
     return [page.alias("page"), (page // (1 << _STRUCT_PAGE_SHIFT)).alias("pfn")]
 
 
+def _behind_vma_start(ops: pl.DataFrame) -> pl.DataFrame:
+    """An rmap walk of a folio whose first pages lie in front of its VMA.
+
+    The address of the event is that of the first page inside; the folio's index and the
+    VMA's offset tell which one that is.
+    """
+    before = pl.col("vm_pgoff") - pl.col("index")
+    cut = (
+        pl.col("op").is_in(["try_to_unmap_one", "try_to_migrate_one"])
+        & (pl.col("va") == pl.col("vm_start"))
+        & (pl.col("vm_pgoff") > pl.col("index"))
+        & (before < pl.col("nr_pages"))
+    ).fill_null(False)
+    skipped = pl.when(cut).then(before).otherwise(0)
+    return ops.with_columns(
+        pl.col("pfn") + skipped,
+        (pl.col("nr_pages") - skipped).alias("nr_pages"),
+    )
+
+
 def _geometry(ops: pl.DataFrame, enums: KernelEnums, page_size: int) -> pl.DataFrame:
     """Order, pages, end address and frame number of every operation."""
     ops = ops.with_columns(
@@ -122,7 +142,7 @@ def _geometry(ops: pl.DataFrame, enums: KernelEnums, page_size: int) -> pl.DataF
         .then((pl.col("end") - pl.col("va")) // page_size)
         .otherwise(pl.col("nr_pages").fill_null(0))
     )
-    ops = ops.with_columns(nr.alias("nr_pages"))
+    ops = _behind_vma_start(ops.with_columns(nr.alias("nr_pages")))
     keeps_end = pl.col("end").is_not_null() | pl.col("va").is_null()
     return ops.with_columns(
         pl.when(keeps_end)

@@ -85,12 +85,12 @@ PROBES: Final[tuple[Probe, ...]] = (
     ),
     Probe(
         ("try_to_unmap_one",), "try_to_unmap_one",
-        columns={"va": ("address", "va"), "flags": ("arg", "flags")},
+        columns={"va": ("address", "va"), "flags": ("arg", "flags"), "index": ("index", "ix")},
         requires=("mm", "va", "folio"), source="mm/rmap.c",
     ),
     Probe(
         ("try_to_migrate_one",), "try_to_migrate_one",
-        columns={"va": ("address", "va"), "flags": ("arg", "flags")},
+        columns={"va": ("address", "va"), "flags": ("arg", "flags"), "index": ("index", "ix")},
         requires=("mm", "va", "folio"), source="mm/rmap.c",
     ),
     Probe(

@@ -137,9 +137,16 @@ def _first_migration(st: State, mm: int, va: int, nr: int) -> int:
 
 @inner
 def remove_migration_pte(
-    st: State, mm: int, pfn: int, order: int, va: int, vm_end: int, vm_flags: int, anon: int,
+    st: State,
+    mm: int,
+    pfn: int,
+    order: int,
+    va: int,
+    vm_end: int,
+    vm_flags: int,
+    anon: int,
     zero: int,
-) -> None:  # fmt: skip
+) -> None:
     """Map the folio again where its migration entries are (mm/migrate.c).
 
     :param zero: the page of a split folio holds only zeros, and the shared zero page takes

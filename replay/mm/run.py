@@ -114,6 +114,7 @@ INFER_MAP = CODES["infer_map"]
 INFER_ACCESS = CODES["infer_access"]
 DO_WP_PAGE = CODES["do_wp_page"]
 SPLIT_HUGE_PMD = CODES["split_huge_pmd"]
+INFER_ACCESS = CODES["infer_access"]
 
 # Bits of tlb_finish_mmu's captured bit field, struct mmu_gather: fullmm first.
 GATHER_FULLMM = 1
