@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -10,8 +11,8 @@ import polars as pl
 
 from replay import cpu, policies, truth
 from replay.engine import replay_stream
-from replay.result import Replay
 from replay.scenarios import build
+from replay.scenarios.tolerance import DIFFERS, EXACT, PLACED, PLACEMENT, UNMEASURED, verdict
 from replay.truth import TruthRow
 
 SWEEP: Final = Path(__file__).parents[2] / "fixtures" / "sweep"
@@ -35,12 +36,14 @@ WORKLOADS: Final[dict[str, str]] = {
     "filefault": "filefault",
     "swapin": "swapin",
 }
+# Operations that scenarios generate and nobody has measured.
+UNMEASURED_OPERATIONS: Final = (
+    "exit", "child_exit", "dontneed_page", "mremap by PUD", "file_unmap of large folios", "aging",
+    "page_fault3",
+)  # fmt: skip
+LISTED: Final = ("linux-6.1", "linux-6.12", "linux-7.2", "linux-7.3", "linux-7.3+anon-batch")
 SIZE: Final = 16 << 20
 COUNTERS: Final = (*truth.INSTRUCTIONS, "dsb", *truth.FUNCTIONS)
-
-EXACT: Final = "exact"
-DIFFERS: Final = "not"
-UNMEASURED: Final = "unmeasured"
 
 SCHEMA: Final[dict[str, pl.DataType]] = {
     "kernel": pl.String(),
@@ -55,49 +58,82 @@ SCHEMA: Final[dict[str, pl.DataType]] = {
 }
 
 
-def verdict(counter: str, simulated: int, row: TruthRow) -> str:
-    """``exact``, ``not``, or the physical reason why the counts may differ."""
-    real = row.counter(counter)
-    if real is None:
-        return UNMEASURED
-    if real == simulated:
-        return EXACT
-    if counter in truth.TOLERANCES and 0 <= real - simulated <= row.dsb_noise():
-        return truth.TOLERANCES[counter]
-    return DIFFERS
+@cache
+def generated(workload: str, folio_kb: int, policy: str, alignment: int) -> dict[str, Any]:
+    """Replay a measured workload from its description.
 
-
-def generated(workload: str, folio_kb: int, policy: str) -> Replay:
-    """Replay a measured workload from its description."""
-    folio = folio_kb << 10 or 4096
-    scenario = build(WORKLOADS[workload], size=SIZE, folio_size=folio)
-    return replay_stream(scenario.stream, policies.get(policy), cpu.get(), scenario.geometry)
-
-
-def compare(kernel: str, policy: str) -> pl.DataFrame:
-    """Every counter of every row of one truth file.
-
-    :return: :data:`SCHEMA`
+    :param folio_kb: 0 for base pages
+    :return: counts by phase and counter
     """
-    rows = truth.load(SWEEP / f"{kernel}.json")
-    replays: dict[tuple[str, int], dict[str, dict[str, Any]]] = {}
+    scenario = build(
+        WORKLOADS[workload], size=SIZE, folio_size=folio_kb << 10 or 4096, alignment=alignment
+    )
+    done = replay_stream(scenario.stream, policies.get(policy), cpu.get(), scenario.geometry)
+    sums = done.rows.group_by("phase").agg(pl.col(COUNTERS).sum())
+    return {row["phase"]: row for row in sums.iter_rows(named=True)}
+
+
+def compare_row(kernel: str, policy: str, row: TruthRow) -> list[tuple[Any, ...]]:
+    """Every counter of one measured phase.
+
+    :return: rows of :data:`SCHEMA`
+    """
+    key = (row.workload, row.folio_kb)
+    placed = PLACED.get((kernel, *key), 0)
+    counts = generated(*key, policy, placed).get(row.phase, {})
     out: list[tuple[Any, ...]] = []
-    for row in rows:
-        key = (row.workload, row.folio_kb)
-        if key not in replays:
-            done = generated(*key, policy).rows
-            sums = done.group_by("phase").agg(pl.col(COUNTERS).sum())
-            replays[key] = {r["phase"]: r for r in sums.iter_rows(named=True)}
-        counts = replays[key].get(row.phase, {})
-        for counter in COUNTERS:
-            real = row.counter(counter)
-            simulated = int(counts.get(counter, 0))
-            if real is not None and (real or simulated):
-                said = verdict(counter, simulated, row)
-                out.append((kernel, policy, *key, row.phase, counter, simulated, real, said))
-    return pl.DataFrame(out, schema=SCHEMA, orient="row")
+    for counter in COUNTERS:
+        real, simulated = row.counter(counter), int(counts.get(counter, 0))
+        if real is None or not (real or simulated):
+            continue
+        said = verdict(counter, simulated, row)
+        if placed and said == EXACT and counter in truth.INSTRUCTIONS:
+            said = PLACEMENT
+        out.append((kernel, policy, *key, row.phase, counter, simulated, real, said))
+    return out
 
 
+def measured() -> list[tuple[str, str, TruthRow]]:
+    """Every row of the sweep with its kernel and the policy to hold against it."""
+    return [(k, p, row) for k, p in KERNELS for row in truth.load(SWEEP / f"{k}.json")]
+
+
+@cache
 def details() -> pl.DataFrame:
-    """:func:`compare` of all kernels."""
-    return pl.concat([compare(kernel, policy) for kernel, policy in KERNELS])
+    """:data:`SCHEMA` for the whole sweep."""
+    found = [
+        line for kernel, policy, row in measured() for line in compare_row(kernel, policy, row)
+    ]
+    return pl.DataFrame(found, schema=SCHEMA, orient="row")
+
+
+def exactness_table() -> pl.DataFrame:
+    """One row per operation, one column per listed policy.
+
+    :return: ``operation`` and a column per policy: ``exact`` when every folio size and counter
+        is, or differs only for a reason of :mod:`replay.scenarios.tolerance`; ``not (n)`` with
+        the number of differing rows; ``unmeasured``
+    """
+    rows = (
+        details()
+        .group_by("phase", "policy", "kernel", "folio_kb", maintain_order=True)
+        .agg((pl.col("verdict") == DIFFERS).any().alias("wrong"))
+    )
+    cells = rows.group_by("phase", "policy", maintain_order=True).agg(pl.col("wrong").sum())
+    said = {
+        (phase, policy): f"{DIFFERS} ({wrong})" if wrong else EXACT
+        for phase, policy, wrong in cells.iter_rows()
+    }
+    operations = [*dict.fromkeys(rows["phase"]), *UNMEASURED_OPERATIONS]
+    return pl.DataFrame(
+        {
+            "operation": operations,
+            **{p: [said.get((o, p), UNMEASURED) for o in operations] for p in LISTED},
+        }
+    )
+
+
+def share(table: pl.DataFrame) -> tuple[int, int, int]:
+    """Exact cells, measured cells, all cells of :func:`exactness_table`."""
+    cells = [c for p in LISTED for c in table[p].to_list()]
+    return cells.count(EXACT), sum(c != UNMEASURED for c in cells), len(cells)
