@@ -118,6 +118,7 @@ def make_plan(
     :param pmus: name of each dynamic PMU type
     """
     slots, slot_of = _slots(attrs, formats, by_name, pmus)
+    _note_names(attrs, slots, slot_of, diagnostics)
     table = np.zeros((len(attrs), kernels.L_COLUMNS), np.int64)
     for i, attr in enumerate(attrs):
         table[i] = _layout_row(attr, slot_of[i])
@@ -242,6 +243,28 @@ def _slots(
         slot.attrs.append(i)
         slot_of.append(list(slots).index(fmt.key))
     return list(slots.values()), slot_of
+
+
+def _note_names(
+    attrs: list[Attr], slots: list[Slot], slot_of: list[int], diagnostics: list[Diagnostic]
+) -> None:
+    """Say when a tracepoint's name is not that of the event format with its id."""
+    odd = []
+    for attr, number in zip(attrs, slot_of, strict=True):
+        name, key = attr.name or "", slots[number].key
+        if attr.is_tracepoint and ":" in name and not name.startswith(key):
+            odd.append(f"{name} is {key}")
+    if odd:
+        diagnostics.append(
+            Diagnostic(
+                "name-conflict",
+                "warning",
+                None,
+                None,
+                f"{len(odd)} events have another name in their event format, which is used: "
+                f"{', '.join(odd[:8])}.",
+            )
+        )
 
 
 def _bare_format(attr: Attr, pmus: Mapping[int, str]) -> EventFormat:
