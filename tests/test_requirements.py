@@ -12,6 +12,7 @@ import pytest
 import typer
 
 import mmtrace
+from reports import options, replayverbs
 from tests.conftest import ROOT
 from tests.test_reports_data import prices
 from tests.test_reports_html import LOSS, written
@@ -25,7 +26,7 @@ ROWS = {
 }
 COMMANDS = typer.main.get_command(mmtrace.app).commands  # type: ignore[attr-defined]
 
-CHOICES = {"--by": mmtrace.CompareBy, "--to": mmtrace.ExportTo}
+CHOICES = {"--by": options.CompareBy, "--to": replayverbs.ExportTo}
 
 
 def code(cell: str) -> list[str]:
