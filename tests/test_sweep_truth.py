@@ -59,6 +59,7 @@ def test_exactness_table(capsys: pytest.CaptureFixture[str]) -> None:
                   tbl_hide_dataframe_shape=True, tbl_hide_column_data_types=True,
                   tbl_formatting="ASCII_MARKDOWN"),
     ):  # fmt: skip
-        print(f"\n{table}\nexact: {exact} of {known} measured cells; {cells - known} unmeasured")
+        print(f"\n{table}\n* up to a reason below; dsb up to interrupts everywhere")
+        print(f"exact: {exact} of {known} measured cells; {cells - known} unmeasured")
         print(f"{details().height} counts compared; not bit-equal, and why that may be:\n{reasons}")
     assert exact == known

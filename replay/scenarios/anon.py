@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Final
 
 import numpy as np
@@ -10,7 +11,7 @@ import numpy as np
 from replay import state, stream
 from replay.scenarios.builder import Builder, Int64, interleave, rows
 from replay.scenarios.params import Params
-from replay.scenarios.reclaim import madvise_free, madvise_pageout
+from replay.scenarios.reclaim import age, madvise_free, madvise_pageout
 from replay.scenarios.region import (
     BASE,
     RMAP_EXCLUSIVE,
@@ -27,6 +28,46 @@ BLOCK_PAGES: Final = 16
 
 
 def written(b: Builder, p: Params) -> Region:
+    """The region of the parameters in the state they ask for: written once, then changed."""
+    r = _filled(b, p)
+    if not p.dirty:
+        madvise_pageout(b, r)
+        r = swap_in(b, r)
+    if p.partial:
+        start = _holes(r, p.partial)
+        dontneed(b, r, start, start + p.partial * r.geometry.page_size)
+    if p.shared:
+        b.op("copy_page_range", va=r.start, end=r.end, arg=p.iterations + 1, **r.vma())
+        b.op("dup_mmap_end", ctx=r.ctx, mm=r.mm)
+    if not p.young:
+        age(b, r)
+    return r
+
+
+def swap_in(b: Builder, r: Region) -> Region:
+    """One read fault per folio whose entries are swap entries.
+
+    :return: the folios that came back
+    """
+    g = r.geometry
+    if int(r.order.max()) >= g.pmd_shift - g.page_shift:
+        # alloc_swap_folio() tries orders below the PMD's.
+        r = anon(r.start, r.end - r.start, 0, g, frame=int((r.pfn + r.nr).max()))
+    b.op(
+        "do_swap_page", va=r.va, end=r.folio_end, pfn=r.pfn, nr=r.nr, order=r.order,
+        flags=RMAP_EXCLUSIVE, arg=1, **r.vma(),
+    )  # fmt: skip
+    return r
+
+
+def _holes(r: Region, count: int) -> Int64:
+    """Where the given number of pages of every 16 begin, from the fourth on where they fit."""
+    page = r.geometry.page_size
+    blocks = np.arange(r.start, r.end, BLOCK_PAGES * page)
+    return blocks + min(3, BLOCK_PAGES - count) * page
+
+
+def _filled(b: Builder, p: Params) -> Region:
     """The region of the parameters, every page written once."""
     r = anon(BASE + p.alignment, p.size, p.order, p.geometry(), frame=1 << max(9, p.order))
     fault_in(b, r)
@@ -100,21 +141,17 @@ def dontneed_page(b: Builder, p: Params) -> None:
 
 def partial(b: Builder, p: Params) -> None:
     """MADV_DONTNEED of some pages of every 16, then munmap() of what is left."""
-    r = written(b, p)
-    page = r.geometry.page_size
+    r = written(b, replace(p, partial=0))
     count = p.partial or 5
-    blocks = np.arange(r.start, r.end, BLOCK_PAGES * page)
-    first = blocks + min(3, BLOCK_PAGES - count) * page
+    first = _holes(r, count)
     b.phase("partial_dontneed", "madvise", "behavior=MADV_DONTNEED")
-    dontneed(b, r, first, first + count * page)
+    dontneed(b, r, first, first + count * r.geometry.page_size)
     b.phase("munmap_partial", "munmap")
     unmap(b, r)
 
 
 def uffdwp(b: Builder, p: Params) -> None:
     """UFFDIO_WRITEPROTECT, MADV_PAGEOUT, munmap()."""
-    from dataclasses import replace
-
     r = written(b, p)
     r = replace(r, vmf=r.vmf | stream.VMF_UFFD_WP)
     b.phase("uffd_wp", "ioctl", "cmd=UFFDIO_WRITEPROTECT", timed=False)
@@ -132,12 +169,6 @@ def swapin(b: Builder, p: Params) -> None:
     b.phase("pageout_for_swapin", "madvise", "behavior=MADV_PAGEOUT", timed=False)
     madvise_pageout(b, r)
     b.phase("swapin")
-    if p.folio_size >= 1 << p.geometry().pmd_shift:
-        # alloc_swap_folio() tries orders below the PMD's.
-        r = anon(r.start, p.size, 0, r.geometry, frame=int((r.pfn + r.nr).max()))
-    b.op(
-        "do_swap_page", va=r.va, end=r.folio_end, pfn=r.pfn, nr=r.nr, order=r.order,
-        flags=RMAP_EXCLUSIVE, arg=1, **r.vma(),
-    )  # fmt: skip
+    r = swap_in(b, r)
     b.phase("munmap_swapin", "munmap", timed=False)
     unmap(b, r)

@@ -19,10 +19,10 @@ class Params:
     :ivar size: of the region each task works on
     :ivar folio_size: of the folios that fill it, a power of two of pages
     :ivar alignment: distance of the region's start from a PUD boundary
-    :ivar dirty: entries were written; otherwise only read
-    :ivar young: entries were used since they were mapped or aged
+    :ivar dirty: entries were written; otherwise swap-in mapped them for reads
+    :ivar young: entries were used since they were mapped; otherwise reclaim aged them
     :ivar shared: a second process maps the same pages (it forked and lives)
-    :ivar partial: pages of every 16 that the operation covers, 0 for all
+    :ivar partial: pages of every 16 that MADV_DONTNEED took out before, 0 for none
     :ivar pte_mapped: folios of PMD size are mapped by PTEs
     :ivar tasks: processes that do the same; counts are of one of them
     :ivar cpus: CPUs that run them at the same time

@@ -84,7 +84,7 @@ def _rest() -> list[Preset]:
         Preset("P2", "P2", "one mprotect per 4K page, RO and RW", "mprotect-page", "",
                {"size": 16 * _M, "folio_size": _K4}, ("linux-6.12", "linux-7.3")),
         Preset("P3", "P3", "mprotect of 64 MiB of shared anon memory", "mprotect", "",
-               {"size": 64 * _M, "folio_size": _K4, "shared": True}, ("linux-6.12", "linux-7.3")),
+               {"size": 64 * _M, "folio_size": _K4, "how": "shmem"}, ("linux-6.12", "linux-7.3")),
         Preset("M1", "M1", "mremap of 1 MiB of 64K folios inside a PMD", "mremap", "mremap",
                {"size": _M, "folio_size": _K64, "how": "next"}, ("linux-6.12", "linux-7.3")),
         Preset("M6", "M6", "mremap of 1 GiB by PUD", "mremap", "mremap",

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Final
 
 import numpy as np
@@ -55,8 +56,6 @@ def shrink_list(r: Region, *, dirty: bool, info: int) -> Int64:
 
 def _slice(r: Region, start: int, end: int) -> Region:
     """The folios of a region that begin in [start, end)."""
-    from dataclasses import replace
-
     inside = (r.va >= start) & (r.va < end)
     return replace(r, va=r.va[inside], pfn=r.pfn[inside], order=r.order[inside])
 

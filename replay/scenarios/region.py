@@ -125,13 +125,14 @@ def touch(b: Builder, r: Region, *, write: bool) -> None:
     b.op("access", va=r.start, end=r.end, nr=pages, flags=int(write), **r.vma())
 
 
-def unmap(b: Builder, r: Region, *, below: bool = False) -> None:
+def unmap(b: Builder, r: Region, *, below: bool = False, upper: bool = True) -> None:
     """munmap() of the region, with the page tables that only it used.
 
     :param below: another mapping is directly below, too
+    :param upper: tables of PMDs are there; False after they were moved away
     """
     b.op("zap_page_range", va=r.start, end=r.end, flags=1, **r.vma())
-    free_pgtables(b, r, below=below)
+    free_pgtables(b, r, below=below, upper=upper)
 
 
 def finish(b: Builder, r: Region) -> None:
@@ -139,7 +140,7 @@ def finish(b: Builder, r: Region) -> None:
     b.op("tlb_finish_mmu", ctx=r.ctx, mm=r.mm)
 
 
-def free_pgtables(b: Builder, r: Region, *, below: bool = False) -> None:
+def free_pgtables(b: Builder, r: Region, *, below: bool = False, upper: bool = True) -> None:
     """tlb_finish_mmu() after free_pgtables().
 
     Mappings grow down: the next one is directly above the region, and keeps the
@@ -151,7 +152,7 @@ def free_pgtables(b: Builder, r: Region, *, below: bool = False) -> None:
         low += size
     # A table of PMDs goes when its whole range is the region's; it counts from its start.
     pud = r.start - r.start % above
-    whole = pud + above <= r.end and not (below and r.start % above)
+    whole = upper and pud + above <= r.end and not (below and r.start % above)
     b.op(
         "tlb_finish_mmu", ctx=r.ctx, mm=r.mm, va=low, end=max(low, high),
         flags=GATHER_FREE_PGTABLES, arg=pud if whole else 0,

@@ -11,7 +11,9 @@ import numpy as np
 from replay import stream
 from replay.scenarios.anon import written
 from replay.scenarios.builder import Builder, Column, interleave, rows
+from replay.scenarios.files import cached, write_faults
 from replay.scenarios.params import Params
+from replay.scenarios.reclaim import SHMEM_INFO
 from replay.scenarios.region import (
     ANON_INFO,
     BASE,
@@ -53,13 +55,19 @@ def protect_pages(b: Builder, r: Region, end: int, *, write: bool) -> None:
 
 
 def mprotect(b: Builder, p: Params) -> None:
-    """mprotect() of the whole region, read-only and back."""
-    r = written(b, p)
+    """mprotect() of the whole region, read-only and back; ``shmem``: shared, used in between."""
+    shmem = p.how == "shmem"
+    r = cached(p) if shmem else written(b, p)
+    if shmem:
+        write_faults(b, r, whole=True, info=SHMEM_INFO)
     for _ in range(p.iterations):
         b.phase("mprotect_ro", "mprotect", "prot=PROT_READ")
         protect(b, r, write=False)
         b.phase("mprotect_rw", "mprotect", "prot=PROT_READ|PROT_WRITE")
         protect(b, r, write=True)
+        if shmem:
+            b.setup()
+            touch(b, r, write=True)
 
 
 def mprotect_page(b: Builder, p: Params) -> None:
@@ -99,7 +107,8 @@ def move(b: Builder, r: Region, new: int) -> Region:
         "move_page_tables", va=r.start, end=r.end, arg=new, ctx=r.ctx, mm=r.mm,
         nr=(r.end - r.start) >> r.geometry.page_shift,
     )  # fmt: skip
-    unmap(b, r)
+    pud = 1 << r.geometry.pud_shift
+    unmap(b, r, upper=bool((r.end - r.start) % pud or r.start % pud or new % pud))
     return to
 
 
@@ -140,12 +149,13 @@ def fork_of(b: Builder, r: Region, child: int) -> None:
     b.op("dup_mmap_end", ctx=r.ctx, mm=r.mm)
 
 
-def child_exit(b: Builder, r: Region, child: int) -> None:
+def child_exit(b: Builder, child: int, *regions: Region) -> None:
     """The child exits."""
-    c = replace(r, mm=child, ctx=1)
-    b.op("exit_mmap", ctx=c.ctx, mm=c.mm)
-    b.op("zap_page_range", va=c.start, end=c.end, flags=1, **c.vma())
-    b.op("tlb_finish_mmu", ctx=c.ctx, mm=c.mm, va=0, end=(1 << 56) - 1, flags=0xF5)
+    b.op("exit_mmap", ctx=1, mm=child)
+    for r in regions:
+        c = replace(r, mm=child, ctx=1)
+        b.op("zap_page_range", va=c.start, end=c.end, flags=1, **c.vma())
+    b.op("tlb_finish_mmu", ctx=1, mm=child, va=0, end=(1 << 56) - 1, flags=0xF5)
 
 
 def fork(b: Builder, p: Params) -> None:
@@ -156,7 +166,7 @@ def fork(b: Builder, p: Params) -> None:
         b.phase("fork", "clone")
         fork_of(b, r, child)
         b.phase("child_exit", timed=False)
-        child_exit(b, r, child)
+        child_exit(b, child, r)
     b.phase("cow", timed=False)
     write_some(b, r)
     b.phase("munmap_cow", "munmap", timed=False)
@@ -174,7 +184,7 @@ def fork_all(b: Builder, p: Params) -> None:
     # The store to the stack on return from clone(), while the child waits.
     b.op("wp_page_copy", va=stack.va, pfn=stack.pfn + 1, nr=1, info=ANON_INFO, **stack.vma())
     b.setup()
-    child_exit(b, r, 1)
+    child_exit(b, 1, r, stack)
     write_some(b, r)
     b.phase("munmap_cow", "munmap", timed=False)
     unmap(b, r)
