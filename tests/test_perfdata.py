@@ -215,6 +215,8 @@ def _named(key: str, frame: pl.DataFrame) -> list[dict[str, Any]]:
     ],
 )
 def test_public_capture(name: str, samples: int) -> None:
+    if samples > 100 and not JIT:
+        pytest.skip("its call chains take long without the compiler")
     data = (PUBLIC / name).read_bytes()
     capture = check_against_plain(data)
     assert sum(f.height for f in capture.events.values()) == samples
@@ -808,9 +810,12 @@ def test_throttled_event_loses_an_unknown_number() -> None:
 @pytest.mark.slow
 @pytest.mark.skipif(not JIT, reason="already without")
 def test_same_without_the_compiler() -> None:
-    """All of this file again with the kernels as plain Python."""
+    """All of these tests again with the kernels as plain Python."""
     code = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-x", __file__, str(ROOT / "tests/test_decode.py")],
+        [
+            *(sys.executable, "-m", "pytest", "-q", "-x", __file__),
+            *(str(ROOT / f"tests/test_{n}.py") for n in ("decode", "perfdata_damage")),
+        ],
         env={**os.environ, "NUMBA_DISABLE_JIT": "1"},
         cwd=ROOT,
         check=False,

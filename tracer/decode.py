@@ -34,6 +34,7 @@ _SIGNED: dict[int, Any] = {1: np.int8, 2: np.int16, 4: np.int32, 8: np.int64}
 _LENGTH = re.compile(r"\[\s*(\d{1,6})\s*\]\s*$")
 _COMMON_IDENTITY = ("common_type", "common_pid")  # are the frame's name and its tid
 NO_CPU = 0xFFFFFFFF
+MAX_U64 = (1 << 64) - 1
 MAX_DENSE_ID = 1 << 20  # event ids above this are looked up by sorting
 # A column takes at most this many times its record's bytes; a format with
 # thousands of fields over the same bytes is refused beyond it.
@@ -52,9 +53,16 @@ class Diagnostic(NamedTuple):
 
 def diagnostics_frame(rows: Iterable[Diagnostic]) -> pl.DataFrame:
     """:return: the rows as a :data:`tracer.schema.DIAGNOSTIC_COLUMNS` frame."""
+    fitting = [
+        row._replace(offset=_clip(row.offset), bytes=_clip(row.bytes)) for row in rows
+    ]  # sums of numbers from a damaged file may not fit
     return pl.DataFrame(
-        list(rows), schema=schema.polars_schema(schema.DIAGNOSTIC_COLUMNS), orient="row"
+        fitting, schema=schema.polars_schema(schema.DIAGNOSTIC_COLUMNS), orient="row"
     )
+
+
+def _clip(value: int | None) -> int | None:
+    return None if value is None else min(max(value, 0), MAX_U64)
 
 
 class CommTable:

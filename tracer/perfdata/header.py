@@ -202,7 +202,10 @@ def parse_attrs(data: memoryview, header: Header, diagnostics: list[Diagnostic])
             f"The header has no usable event attributes ({stride} bytes each).",
             "The file is damaged before its data.",
         )
-    room = max(0, len(data) - header.attrs.offset) // stride
+    at, end = header.attrs.offset, len(data)
+    if at < header.data.offset:
+        end = min(end, header.data.offset)
+    room = max(0, end - at) // stride
     if count > min(room, layout.MAX_ATTRS):
         diagnostics.append(
             Diagnostic(
@@ -210,7 +213,7 @@ def parse_attrs(data: memoryview, header: Header, diagnostics: list[Diagnostic])
                 "warning",
                 header.attrs.offset,
                 header.attrs.size,
-                f"The header promises {count} events, {room} lie in the file.",
+                f"The header promises {count} events, there is room for {room}.",
             )
         )
         count = min(room, layout.MAX_ATTRS)

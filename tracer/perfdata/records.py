@@ -19,6 +19,7 @@ from tracer.perfdata.format import Part, SideRecord
 from tracer.perfdata.sample import Plan
 
 _SIZES: Final = {"u8": 1, "u16": 2, "u32": 4, "u64": 8, "s32": 4}
+MAX_CPU: Final = (1 << 31) - 1  # the loss table's column is signed
 _MISC: Final = Part("misc", 4, "u16")
 # Boolean columns: table to (column, bit of misc).
 _FLAGS: Final = {
@@ -192,7 +193,7 @@ def comm_table(tables: dict[str, pl.DataFrame]) -> CommTable:
 
 
 def _rows(tables: dict[str, pl.DataFrame], table: str, *columns: str) -> list[tuple[Any, ...]]:
-    """:return: rows of a side table, those with a null in the last column left out."""
+    """:return: rows of a side table, those cut short left out."""
     if table not in tables:
         return []
     return tables[table].select(columns).drop_nulls(columns[-1]).rows()
@@ -218,7 +219,7 @@ def loss_table(
         total += lost
     late = [
         (plan.key_of_id(ident), lost)
-        for ident, lost, filtered in _rows(tables, "lost_samples", "id", "lost", "filtered")
+        for ident, filtered, lost in _rows(tables, "lost_samples", "id", "filtered", "lost")
         if not filtered
     ]
     excess = sum(lost for _, lost in late) - total
@@ -229,4 +230,9 @@ def loss_table(
     for ts, cpu, ident in _rows(tables, "throttle", "ts", "cpu", "id"):
         rows.append((ts, cpu, plan.key_of_id(ident), 0, True, "PERF_RECORD_THROTTLE"))
     rows += [(None, None, event, n, n == 0, source) for source, event, n in more]
-    return pl.DataFrame(rows, schema=schema.polars_schema(schema.LOSS_COLUMNS), orient="row")
+    # Numbers from a damaged file may be any.
+    fitting = [
+        (ts, None if cpu is None or cpu > MAX_CPU else cpu, event, min(n, decode.MAX_U64), *rest)
+        for ts, cpu, event, n, *rest in rows
+    ]
+    return pl.DataFrame(fitting, schema=schema.polars_schema(schema.LOSS_COLUMNS), orient="row")
