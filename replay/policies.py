@@ -39,7 +39,7 @@ FEATURES: Final[tuple[Feature, ...]] = (
     Feature("contpte", "transparent contpte mappings", "6.9, contpte series v6"),
     Feature("fork_batch", "fork copies runs of PTEs", "6.9, optimize fork() with PTE-mapped THP", "fork"),
     Feature("zap_batch", "zap clears runs of PTEs", "6.9, optimize unmap/zap with PTE-mapped THP", "zap"),
-    Feature("gather_runs", "mmu_gather takes a run in two slots", "6.9, same series", "zap"),
+    Feature("gather_runs", "mmu_gather keeps a slot free for a run's second word", "6.9, same series"),
     Feature("swap_free_batch", "zap frees runs of swap entries", "6.10, swap-out mTHP without splitting", "zap"),
     Feature("madvise_batch", "MADV_FREE, COLD and PAGEOUT scan runs", "6.10, 6.11", "madvise"),
     Feature("swapin_batch", "swap-in maps runs", "6.11, 6.12", "swapin"),
@@ -186,7 +186,7 @@ POLICIES.update(
 WHAT_IF: Final[dict[str, tuple[str, dict[str, int]]]] = {
     "x-nocontpte": ("no contpte mappings", {"contpte": 0, "fold": 0}),
     "x-nofold": ("no automatic fold", {"fold": 0}),
-    "x-zap-unbatched": ("zap one PTE at a time", {"zap_batch": 0, "gather_runs": 0}),
+    "x-zap-unbatched": ("zap one PTE at a time", {"zap_batch": 0}),
     "x-fork-unbatched": ("fork one PTE at a time", {"fork_batch": 0}),
     "x-mremap-flush-deferred": ("one flush at the end of mremap", {"mremap_flush": 1}),
     "x-finish-fault-page": ("finish_fault() maps one page", {"finish_fault_folio": 0}),

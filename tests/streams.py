@@ -117,6 +117,11 @@ class Case:
         return "\n".join(lines)
 
 
+def is_mapped(entry: Any) -> bool:
+    """The entry maps a page of a folio, not the shared zero page."""
+    return isinstance(entry, Pte) and not entry.special
+
+
 class Builder:
     """Grows a stream; every ``add_*`` method appends zero or more ops."""
 
@@ -213,7 +218,7 @@ class Builder:
         for vma in self.vmas:
             seen = set()
             for va, entry in self.slots(vma):
-                fits = is_migration(entry) if migrating else isinstance(entry, Pte)
+                fits = is_migration(entry) if migrating else is_mapped(entry)
                 if not fits or not folio.covers(entry.pfn, entry.pfn):
                     continue
                 first = va - (entry.pfn - folio.head) * self.page
@@ -235,7 +240,7 @@ class Builder:
 
     def mapped_folio(self) -> tuple[Folio, Vma, int, int] | None:
         """Some folio that is mapped, with one of its mappings."""
-        vma, ptes = self.vma_with(lambda _, entry: isinstance(entry, Pte))
+        vma, ptes = self.vma_with(lambda _, entry: is_mapped(entry))
         if not ptes:
             return None
         folio = self.m.folio(self.pick(ptes)[1].pfn)
@@ -347,6 +352,8 @@ class Builder:
         for _ in range(self.pick([1, 1, 2, 5, 17]) if order < MAX_ORDER else 1):
             if va is None or not self.is_free(vma, va, 1 << order):
                 return
+            if 1 << order == self.m.ptrs and va % self.m.pmd == 0:
+                return  # mapped by the PMD
             self.op(
                 "do_anonymous_page", **self.vma_fields(vma), va=va, order=order,
                 pfn=self.frames(order), nr=1 << order, flags=1,
@@ -397,7 +404,8 @@ class Builder:
         va = self.pick(used)[0]
         room = (self.m.pmd_addr_end(va, vma.end) - va) // self.page
         write = int(vma.flags & VMF_WRITE != 0 and self.chance(2))
-        self.op("access", mm=vma.mm, va=va, nr=self.number(1, min(room, 40)), flags=write)
+        name = "access" if write or self.chance(2) else "infer_access"
+        self.op(name, mm=vma.mm, va=va, nr=self.number(1, min(room, 40)), flags=write)
 
     def add_write_fault(self) -> None:
         """COW by copy, or reuse of an anon page that is ours."""
@@ -414,7 +422,9 @@ class Builder:
         folio = self.m.folio(pte.pfn)
         reuse = folio.anon and folio.mapcount[pte.pfn] == 1 and self.chance(2)
         fields = {**self.vma_fields(vma), "va": va, "nr": 1, "flags": 1}
-        if reuse:
+        if pte.special or (folio.anon and self.chance(2)):
+            self.op("do_wp_page", **fields, pfn=self.frames(0), order=0)
+        elif reuse:
             self.op("wp_page_reuse", **fields, pfn=pte.pfn, order=folio.order)
         else:
             self.op("wp_page_copy", **fields, pfn=self.frames(0), order=0)
@@ -535,8 +545,9 @@ class Builder:
         ]
         for vma, va, entry in slots:
             assert isinstance(entry, NonPresent)
+            zero = folio.anon and self.chance(8)
             self.op("remove_migration_pte", **self.vma_fields(vma), va=va, pfn=entry.pfn, order=0,
-                    info=info, nr=1)  # fmt: skip
+                    info=info, nr=1, limit=0 if zero else -1)  # fmt: skip
 
     # --- ranges ---
 
@@ -557,7 +568,10 @@ class Builder:
             self.op("tlb_finish_mmu", ctx=ctx, mm=mm)
             return
         vma = self.pick(vmas)
-        bits = self.pick([4 | 32, 4 | 16 | 32, 4 | 64])
+        bits = self.pick([4 | 32, 4 | 16 | 32, 4 | 64, 1 << 40])
+        tables = self.m.tables_of(mm, vma.start, vma.end)
+        if bits == 1 << 40 and any(table.entries for *_, table in tables if table is not None):
+            bits = 4 | 32
         self.op("tlb_finish_mmu", ctx=ctx, mm=mm, flags=bits, va=vma.start, end=vma.end)
 
     def add_mprotect(self) -> None:
@@ -595,8 +609,9 @@ class Builder:
         ctx = self.gather_context(vma.mm)
         parts = self.m.tables_of(vma.mm, *self.sub_range(vma))
         for k, (start, stop, _) in enumerate(parts):
+            split = self.pick([0, 0, start, start + self.page])
             self.op(name, **self.vma_fields(vma), ctx=ctx, va=start, end=stop,
-                    nr=int(k + 1 < len(parts)))  # fmt: skip
+                    nr=int(k + 1 < len(parts)), arg=split)  # fmt: skip
 
     def finish(self) -> Case:
         size = 1 << MAX_ORDER

@@ -53,6 +53,7 @@ def decoded(value: int) -> tuple[object, ...]:
             bool(value & bits.WRITE), bool(value & bits.DIRTY) or hardware_dirty,
             bool(value & bits.AF),
             not value & bits.UXN, bool(value & bits.UFFD), bool(value & bits.CONT),
+            bool(value & bits.SPECIAL),
         )  # fmt: skip
     return (
         KINDS[value & bits.KIND_MASK], frame, bool(value & bits.NP_EXCLUSIVE),
@@ -65,7 +66,7 @@ def described(entry: entries.Entry) -> tuple[object, ...]:
         kind = "present" if entry.valid else "protnone"
         return (
             kind, entry.pfn, entry.write, entry.dirty, entry.young, entry.executable,
-            entry.uffd, entry.cont,
+            entry.uffd, entry.cont, entry.special,
         )  # fmt: skip
     assert isinstance(entry, entries.NonPresent)
     return (entry.kind, entry.pfn, entry.exclusive, entry.uffd, entry.young, entry.dirty)

@@ -13,6 +13,7 @@ from replay.arm64.pte import (
     AF,
     CONT,
     DIRTY,
+    PRESENT_INVALID,
     RDONLY,
     SPECIAL,
     VALID,
@@ -249,7 +250,7 @@ def set_pte_at(st: State, i: int, va: int, pte: int) -> None:
         st.c[ST] += 1
         return
     contpte_try_unfold(st, i, va, raw_get(st, i))
-    st.pte[i] = pte & ~CONT if pte & VALID else pte
+    st.pte[i] = pte & ~CONT
     st.c[ST] += 1
     _try_fold(st, i, va, pte & ~CONT)
 
@@ -356,10 +357,13 @@ def wrprotect_ptes(st: State, i: int, va: int, nr: int) -> None:
 
 
 @inner
-def ptep_clear_flush(st: State, i: int, va: int) -> int:
-    """Clear one entry and flush its page, waiting for it."""
+def ptep_clear_flush(st: State, i: int, va: int, pending: int) -> int:
+    """Clear one entry and flush its page, waiting for it.
+
+    :param pending: a gather is in flight, so a PROT_NONE entry may be in a TLB as well
+    """
     pte = ptep_get_and_clear(st, i, va)
-    if pte & VALID:
+    if pte & VALID or (pending and pte & PRESENT_INVALID):
         flush_tlb_page(st, va)
     return pte
 
@@ -407,6 +411,14 @@ def _test_and_clear_young(st: State, start: int, end: int) -> bool:
 
 
 @inner
+def _count_clear_young(st: State, flush: int) -> None:
+    """The flushing form calls the other one out of line."""
+    st.c[CLEAR_YOUNG] += 1
+    if flush:
+        st.c[CLEAR_FLUSH_YOUNG] += 1
+
+
+@inner
 def test_and_clear_young_ptes(st: State, i: int, va: int, nr: int, flush: int) -> bool:
     """clear_flush_young_ptes() with ``flush``, else test_and_clear_young_ptes().
 
@@ -414,11 +426,12 @@ def test_and_clear_young_ptes(st: State, i: int, va: int, nr: int, flush: int) -
     The flush does not wait.
     """
     start, end = i, i + nr
+    multi = False
     if st.s[F_CONTPTE]:
         cont = st.s[CONT_PTES]
         if nr == 1 and not st.s[F_AGING]:
             if pte_valid_cont(raw_get(st, i)):
-                st.c[CLEAR_FLUSH_YOUNG if flush else CLEAR_YOUNG] += 1
+                _count_clear_young(st, flush)
                 start -= start % cont
                 end = start + cont
         else:
@@ -426,13 +439,16 @@ def test_and_clear_young_ptes(st: State, i: int, va: int, nr: int, flush: int) -
             if not multi:
                 multi = (raw_get(st, i) & CONT) != 0
             if multi:
-                st.c[CLEAR_FLUSH_YOUNG if flush else CLEAR_YOUNG] += 1
+                _count_clear_young(st, flush)
                 if raw_get(st, end - 1) & CONT:
                     end += -end % cont
                 if raw_get(st, i) & CONT:
                     start -= start % cont
     young = _test_and_clear_young(st, start, end)
     if young and flush:
+        if multi and st.s[F_AGING]:
+            # contpte_align_addr_ptep() again, for the range of the flush.
+            st.c[LD] += 2
         first = va - ((i - start) << st.s[PAGE_SHIFT])
         flush_tlb_range(st, first, first + ((end - start) << st.s[PAGE_SHIFT]), 1, 0, 0)
     return young
@@ -478,6 +494,7 @@ def ptep_set_access_flags(st: State, i: int, va: int, entry: int, dirty: int) ->
         same += 1
     if same == cont:
         return False
+    st.c[LD] += 1  # the target again, for its write bit
     if (pte & WRITE) == (entry & WRITE):
         for k in range(first, first + cont):
             _set_access(st, k, entry)

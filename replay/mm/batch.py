@@ -9,7 +9,6 @@ from __future__ import annotations
 from replay.arm64.contpte import pte_batch_hint, ptep_get
 from replay.arm64.pte import (
     AF,
-    CONT,
     DIRTY,
     RDONLY,
     WRITE,
@@ -31,7 +30,7 @@ RESPECT_WRITE = 2
 def _comparable(pte: int, flags: int) -> int:
     """__pte_batch_clear_ignored()"""
     dirty = pte_dirty(pte)
-    pte = pte_mkclean(pte) & ~(AF | CONT)
+    pte = pte_mkclean(pte) & ~AF
     if not flags & RESPECT_WRITE:
         pte &= ~WRITE
     if flags & RESPECT_DIRTY and dirty:

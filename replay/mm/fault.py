@@ -15,10 +15,13 @@ from replay.arm64.pte import (
     AF,
     CONT,
     DIRTY,
+    NP_UFFD,
     PFN_SHIFT,
     RDONLY,
     SPECIAL,
+    UFFD,
     USER,
+    UXN,
     VALID,
     WRITE,
     is_swap,
@@ -26,6 +29,7 @@ from replay.arm64.pte import (
     pte_mkwrite,
     pte_pfn,
     pte_present,
+    pte_wrprotect,
 )
 from replay.arm64.tlbflush import flush_tlb_range
 from replay.counters import INDEX
@@ -65,7 +69,7 @@ from replay.state import (
     TABLE_BLOCK,
     State,
 )
-from replay.stream import VMF_SHARED, VMF_WRITE
+from replay.stream import VMF_EXEC, VMF_SHARED, VMF_WRITE
 from tracer.jit import inner
 
 CAS = INDEX["cas"]
@@ -92,6 +96,8 @@ def user_pte(pfn: int, vm_flags: int, write: int, young: int) -> int:
     pte = VALID | USER | RDONLY | (pfn << PFN_SHIFT)
     if young:
         pte |= AF
+    if not vm_flags & VMF_EXEC:
+        pte |= UXN
     if write:
         pte = pte_mkwrite(pte_mkdirty(pte))
     elif vm_flags & VMF_SHARED and vm_flags & VMF_WRITE:
@@ -133,6 +139,14 @@ def _drop_table(st: State, mm: int, va: int) -> None:
 
 
 @inner
+def _orig_pte(st: State, mm: int, va: int) -> None:
+    """handle_pte_fault() reads the entry first, if there is a table."""
+    table = table_of(st, mm, va)
+    if table >= 0 and not pmd_trans_huge(st, table):
+        ptep_get_lockless(st, index_of(st, table, va))
+
+
+@inner
 def map_new_anon(
     st: State, mm: int, va: int, pfn: int, order: int, vm_flags: int, exclusive: int
 ) -> None:
@@ -143,9 +157,9 @@ def map_new_anon(
         _drop_table(st, mm, va)
         map_huge_anon(st, mm, va, pfn, user_pte(pfn, vm_flags, vm_flags & VMF_WRITE, 1), exclusive)
         return
+    _orig_pte(st, mm, va)
     table = _pte_table(st, mm, va)
     i = index_of(st, table, va)
-    ptep_get_lockless(st, i)
     if nr > 1:
         for _check in range(2):
             for k in range(nr):
@@ -178,7 +192,7 @@ def wp_page_copy(st: State, mm: int, va: int, pfn: int, order: int, vm_flags: in
     # wp_page_copy() takes the lock again and compares.
     st.c[PTL] += 1
     ptep_get(st, i)
-    old = ptep_clear_flush(st, i, va)
+    old = ptep_clear_flush(st, i, va, 0)
     folio_add_new_anon_rmap(st, pfn, 1, 1)
     set_pte_at(st, i, va, user_pte(pfn, vm_flags, 1, 1))
     if pte_present(old) and not old & SPECIAL:
@@ -286,8 +300,6 @@ def set_pte_range(
     folio_add_new_anon_rmap() that follows (:func:`rmap_of_mapped`).
     """
     write = flags & FAULT_FLAG_WRITE
-    table = _pte_table(st, mm, va)
-    i = index_of(st, table, va)
     cow = write and not vm_flags & VMF_SHARED
     if cow:
         _install_anon(st, pfn, order)
@@ -297,17 +309,18 @@ def set_pte_range(
             folio_flag(st, pfn, INFO_DIRTY, 1)
     young = 1 if write or nr > 1 else 0
     whole = st.s[F_FINISH] == 2 or (st.s[F_FINISH] == 1 and info & INFO_SHMEM) or not write
-    if not cow:
-        st.c[MMC] += 1
     step = nr if whole else 1
     done = 0
     while done < nr:
         run = min(step, nr - done)
+        _orig_pte(st, mm, va + (done << st.s[PAGE_SHIFT]))
+        i = index_of(st, _pte_table(st, mm, va), va)
         st.c[PTL] += 1
         st.c[RMW_REF] += 1
         for k in range(run):
             ptep_get(st, i + done + k)
         if not cow:
+            st.c[MMC] += 1
             folio_add_file_rmap_ptes(st, pfn + done, run)
         pte = user_pte(pfn + done, vm_flags, write, young)
         if pte & WRITE and st.s[F_DIRTY] and st.info[folio_head(st, pfn)] & INFO_DIRTY:
@@ -371,7 +384,9 @@ def do_swap_page(
             folio_add_anon_rmap_ptes(st, pfn + done, run, exclusive)
         writable = 1 if exclusive and vm_flags & VMF_WRITE else 0
         entry = user_pte(pfn + done, vm_flags, 0, 1)
-        if writable:
+        if is_swap(pte) and pte & NP_UFFD:
+            entry = pte_wrprotect(entry) | UFFD
+        elif writable:
             entry = pte_mkwrite(entry)
         set_ptes(st, i + done, at, entry, run)
         done += run

@@ -54,6 +54,15 @@ def _any_young_dirty(st: State, i: int, nr: int) -> int:
 
 
 @inner
+def _is_shared(st: State, pfn: int, nr: int) -> bool:
+    """Somebody else maps the pages too: COLD and PAGEOUT leave them alone."""
+    for page in range(pfn, pfn + nr):
+        if st.mapcount[page] > 1:
+            return True
+    return False
+
+
+@inner
 def _present(st: State, ctx: int, i: int, va: int, pte: int, max_nr: int, what: int) -> int:
     """One folio of the scan; returns the entries passed."""
     if pte & SPECIAL:
@@ -62,6 +71,8 @@ def _present(st: State, ctx: int, i: int, va: int, pte: int, max_nr: int, what: 
     if nr < 0:
         # Left alone when it is shared, or cannot be split.
         return -nr
+    if what != FREE and _is_shared(st, pte_pfn(pte), nr):
+        return nr
     if what == PAGEOUT:
         st.c[RMW_REF] += 1
         return nr

@@ -20,6 +20,7 @@ from replay.arm64.pte import (
     KIND_MASK,
     MARKER_GUARD,
     MARKER_UFFD,
+    MIGRATION_READ,
     NP_EXCLUSIVE,
     NP_UFFD,
     PFN_SHIFT,
@@ -92,6 +93,7 @@ F_SWAP_FREE = POLICY + FEATURE_INDEX["swap_free_batch"]
 F_DELAYED = POLICY + FEATURE_INDEX["delayed_rmap"]
 F_PT_RECLAIM = POLICY + FEATURE_INDEX["pt_reclaim"]
 F_MARKER = POLICY + FEATURE_INDEX["marker_check"]
+F_SWAP_TABLE = POLICY + FEATURE_INDEX["swap_table"]
 F_MARKER_BATCH = POLICY + FEATURE_INDEX["marker_batch"]
 
 SWAPFILE_CLUSTER = 512  # entries of a swap cluster, include/linux/swap.h
@@ -217,9 +219,8 @@ def _zap_nonpresent(st: State, i: int, va: int, pte: int, max_nr: int, flags: in
         members = RSS_SWAP
     elif is_migration(pte):
         pfn = pte_pfn(pte)
+        # A migration entry holds neither a mapping nor a reference.
         members = rss_member(st, pfn)
-        folio_remove_rmap_ptes(st, pfn, 1)
-        st.c[RMW_REF] += 1
     elif _is_marker(pte) and not flags & ZAP_DROP_MARKER:
         return 1
     clear_not_present_ptes(st, i, va, nr)
@@ -299,23 +300,25 @@ def zap_vma_range(
 
 
 @inner
-def _copy_nonpresent(st: State, src: int, dst: int, va: int, pte: int) -> int:
+def _copy_nonpresent(st: State, src: int, dst: int, va: int, pte: int, vm_flags: int) -> int:
     """copy_nonpresent_pte(): rss members."""
     members = 0
     entry = pte & ~NP_UFFD
     if is_swap(pte):
         st.c[SWP_OP] += 1
-        st.c[DUP_SWAP] += 1
+        # 7.0 takes it by swap_dup_entry_direct().
+        st.c[DUP_SWAP] += 0 if st.s[F_SWAP_TABLE] else 1
         st.c[SWP_LOCK] += 1
         members = RSS_SWAP
         if pte & NP_EXCLUSIVE:
             entry &= ~NP_EXCLUSIVE
             set_pte_at(st, src, va, pte & ~NP_EXCLUSIVE)
     elif is_migration(pte):
-        pfn = pte_pfn(pte)
-        st.c[RMW_REF] += 1
-        folio_dup_rmap_ptes(st, pfn, 1)
-        members = rss_member(st, pfn)
+        members = rss_member(st, pte_pfn(pte))
+        if not vm_flags & VMF_SHARED and (pte & KIND_MASK) != MIGRATION_READ:
+            # Neither of the two may find its page exclusive again.
+            set_pte_at(st, src, va, (pte & ~KIND_MASK) | MIGRATION_READ)
+            entry = (entry & ~KIND_MASK) | MIGRATION_READ
     elif (pte & KIND_MASK) == MARKER_UFFD:
         return 0
     set_pte_at(st, dst, va, entry)
@@ -410,7 +413,7 @@ def copy_page_range(st: State, src_mm: int, dst_mm: int, va: int, end: int, vm_f
                     nr = result & 0xFFFF
                     members |= result >> 16
                 else:
-                    members |= _copy_nonpresent(st, src, dst, va, pte)
+                    members |= _copy_nonpresent(st, src, dst, va, pte, vm_flags)
             va += nr << st.s[PAGE_SHIFT]
         st.c[MMC] += rss_members(members)
 

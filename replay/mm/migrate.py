@@ -27,6 +27,7 @@ from replay.arm64.pte import (
     pte_mkdirty,
     pte_mkwrite,
     pte_pfn,
+    pte_wrprotect,
 )
 from replay.counters import INDEX
 from replay.mm.fault import user_pte
@@ -43,12 +44,20 @@ from replay.mm.folio import (
 from replay.mm.huge_memory import split_huge_pmd
 from replay.mm.page_vma_mapped import page_vma_mapped_walk, walk_start
 from replay.mm.pgtable import index_of, table_of
-from replay.mm.rmap import TTU_BATCH_FLUSH, TTU_SYNC, set_tlb_ubc_flush_pending
+from replay.mm.rmap import (
+    TTU_BATCH_FLUSH,
+    TTU_SYNC,
+    mm_tlb_flush_pending,
+    set_tlb_ubc_flush_pending,
+)
 from replay.policies import FEATURE_INDEX
 from replay.state import (
     INFO_AE,
     INFO_ANON,
     INFO_LIVE,
+    INFO_SHMEM,
+    INFO_SWAPBACKED,
+    INFO_SWAPCACHE,
     PAGE_SHIFT,
     POLICY,
     PVMW_ADDR,
@@ -101,7 +110,7 @@ def try_to_migrate_one(
             pte = ptep_get_and_clear(st, i, at)
             set_tlb_ubc_flush_pending(st, ctx, mm, pte, at, 1)
         else:
-            pte = ptep_clear_flush(st, i, at)
+            pte = ptep_clear_flush(st, i, at, mm_tlb_flush_pending(st, mm))
         exclusive = st.info[page] & INFO_AE
         if anon and exclusive:
             folio_try_share_anon_rmap(st, page, 1)
@@ -111,14 +120,18 @@ def try_to_migrate_one(
 
 
 @inner
-def _adopt(st: State, pfn: int, order: int, anon: int) -> None:
-    """The folio that comes back may be a new one, or a piece of the old one."""
+def _adopt(st: State, pfn: int, order: int, flags: int) -> None:
+    """The folio that comes back may be a new one, or a piece of the old one.
+
+    A piece takes over what folio_split() leaves it; a new folio has the recorded flags.
+    """
     head = pfn & -(1 << order)
     if not st.info[head] & INFO_LIVE or folio_order(st, head) != order:
-        flags = st.info[folio_head(st, pfn)] & ~(0xF | INFO_AE)
-        if not flags & INFO_LIVE:
-            flags = INFO_LIVE | anon
-        folio_new(st, head, order, flags)
+        old = st.info[folio_head(st, pfn)]
+        if old & INFO_LIVE:
+            flags = old
+        kept = INFO_ANON | INFO_SWAPBACKED | INFO_SWAPCACHE | INFO_SHMEM
+        folio_new(st, head, order, (flags & kept) | INFO_LIVE)
 
 
 @inner
@@ -144,7 +157,7 @@ def remove_migration_pte(
     va: int,
     vm_end: int,
     vm_flags: int,
-    anon: int,
+    info: int,
     zero: int,
 ) -> None:
     """Map the folio again where its migration entries are (mm/migrate.c).
@@ -154,7 +167,7 @@ def remove_migration_pte(
     """
     nr = 1 << order
     old = _first_migration(st, mm, va, nr)
-    _adopt(st, pfn, order, anon)
+    _adopt(st, pfn, order, info)
     if old < 0:
         return
     end = min(va + (nr << st.s[PAGE_SHIFT]), vm_end)
@@ -174,8 +187,8 @@ def remove_migration_pte(
             pte = pte_mkdirty(pte)
         if kind == MIGRATION_WRITE:
             pte = pte_mkwrite(pte)
-        if entry & NP_UFFD:
-            pte |= UFFD
+        elif entry & NP_UFFD:
+            pte = pte_wrprotect(pte) | UFFD
         if st.info[folio_head(st, page)] & INFO_ANON:
             folio_add_anon_rmap_ptes(st, page, 1, 1 if kind != MIGRATION_READ else 0)
         else:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from replay.arm64.tlbflush import flush_tlb_mm, flush_tlb_range
 from replay.counters import INDEX
+from replay.policies import FEATURE_INDEX
 from replay.state import (
     GA_ACTIVE,
     GA_BATCH,
@@ -26,6 +27,7 @@ from replay.state import (
     GA_RUNS,
     GA_START,
     PAGE_SIZE,
+    POLICY,
     PTRS_PER_PTE,
     State,
 )
@@ -37,6 +39,7 @@ GFORCE = INDEX["gforce"]
 RMW_REF = INDEX["rmw_ref"]
 REMOVE_PAGES = INDEX["__tlb_remove_folio_pages"]
 NEXT_BATCH = INDEX["tlb_next_batch"]
+F_RUNS = POLICY + FEATURE_INDEX["gather_runs"]
 
 
 NO_START = (1 << 62) - 1
@@ -175,7 +178,7 @@ def _next_batch(st: State, ctx: int) -> bool:
 def tlb_remove_folio_pages(st: State, ctx: int, nr: int, delay_rmap: int) -> bool:
     """__tlb_remove_folio_pages(): True when a flush is forced.
 
-    A run takes two slots, a page one; since 6.9 the last slot stays free.
+    A run takes two slots, a page one; where runs exist, the last slot stays free.
     """
     st.c[REMOVE_PAGES] += 1
     if delay_rmap:
@@ -195,9 +198,8 @@ def _gather(st: State, ctx: int, slots: int) -> bool:
     st.ga[ctx, GA_NR] += slots
     st.ga[ctx, GA_RUNS] += 1
     st.c[GSLOT] += slots
-    # The slot kept free for a run's second word is part of the interface, not
-    # of the caller's batching, so it is there with gather_runs off as well.
-    if st.ga[ctx, GA_NR] >= st.ga[ctx, GA_MAX] - 1 and not _next_batch(st, ctx):
+    kept = 1 if st.s[F_RUNS] else 0
+    if st.ga[ctx, GA_NR] >= st.ga[ctx, GA_MAX] - kept and not _next_batch(st, ctx):
         st.c[GFORCE] += 1
         return True
     return False

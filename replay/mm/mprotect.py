@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from replay.arm64.contpte import (
     get_and_clear_full_ptes,
+    pte_clear,
     ptep_get,
     set_pte_at,
     set_ptes,
@@ -12,7 +13,11 @@ from replay.arm64.contpte import (
 from replay.arm64.pte import (
     CONT,
     DIRTY,
+    KIND_MASK,
     MARKER_UFFD,
+    MIGRATION_READ,
+    MIGRATION_READ_EXCL,
+    MIGRATION_WRITE,
     NP_UFFD,
     PRESENT_INVALID,
     RDONLY,
@@ -21,6 +26,7 @@ from replay.arm64.pte import (
     UXN,
     VALID,
     WRITE,
+    is_migration,
     is_swap,
     pte_dirty,
     pte_mkwrite,
@@ -142,13 +148,20 @@ def _change_present(
 
 @inner
 def _change_nonpresent(st: State, i: int, va: int, pte: int, cp_flags: int) -> None:
-    """Swap entries carry the uffd-wp bit."""
+    """Swap and migration entries carry the uffd-wp bit; a migration entry loses write."""
+    if (pte & KIND_MASK) == MARKER_UFFD:
+        if cp_flags & MM_CP_UFFD_WP_RESOLVE:
+            pte_clear(st, i, va)
+        return
     new = pte
+    if (pte & KIND_MASK) == MIGRATION_WRITE:
+        anon = st.info[folio_head(st, pte_pfn(pte))] & INFO_ANON
+        new = (pte & ~KIND_MASK) | (MIGRATION_READ_EXCL if anon else MIGRATION_READ)
     if cp_flags & MM_CP_UFFD_WP:
         new |= NP_UFFD
     elif cp_flags & MM_CP_UFFD_WP_RESOLVE:
         new &= ~NP_UFFD
-    if is_swap(pte) and new != pte:
+    if new != pte and (is_swap(pte) or is_migration(pte)):
         set_pte_at(st, i, va, new)
 
 

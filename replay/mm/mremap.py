@@ -102,7 +102,8 @@ def _move_normal_pmd(st: State, mm: int, old: int, new: int) -> int:
             return 2
         flush_pmd_tlb_range(st, old)
         return 1
-    st.c[PTL] += 2
+    # The lock is the PMD table's, one for the PMDs of a PUD.
+    st.c[PTL] += 1 if old // st.s[PUD_SIZE] == new // st.s[PUD_SIZE] else 2
     move_table(st, table, mm, new)
     pmd_populate(st)
     return 2 if _flush(st, old, old + st.s[PMD_SIZE]) else 1
@@ -122,7 +123,7 @@ def _move_normal_pud(st: State, mm: int, old: int, new: int) -> int:
         offset += size
     if not found:
         return 3
-    st.c[PTL] += 2
+    st.c[PTL] += 1  # page_table_lock, for every PUD
     offset = 0
     while offset < st.s[PUD_SIZE]:
         table = table_of(st, mm, old + offset)

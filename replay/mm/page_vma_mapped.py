@@ -8,7 +8,15 @@ Mirrors mm/page_vma_mapped.c (6.12, 7.3). The walk's struct lives in
 from __future__ import annotations
 
 from replay.arm64.contpte import ptep_get, ptep_get_lockless
-from replay.arm64.pte import KIND_MASK, PFN_MASK, PFN_SHIFT, is_migration, pte_pfn, pte_present
+from replay.arm64.pte import (
+    KIND_MASK,
+    PFN_MASK,
+    PFN_SHIFT,
+    SPECIAL,
+    is_migration,
+    pte_pfn,
+    pte_present,
+)
 from replay.counters import INDEX
 from replay.mm.huge_memory import pmd_trans_huge
 from replay.mm.pgtable import index_of, table_of
@@ -101,7 +109,8 @@ def _check_pte(st: State) -> bool:
             return False
         pfn = (pte & PFN_MASK) >> PFN_SHIFT
     else:
-        if not pte_present(pte):
+        # The shared zero page belongs to no folio.
+        if not pte_present(pte) or pte & SPECIAL:
             return False
         pfn = pte_pfn(pte)
     return st.s[PVMW_PFN] <= pfn < st.s[PVMW_PFN] + st.s[PVMW_NR]

@@ -16,6 +16,7 @@ from replay.arm64.contpte import (
     test_and_clear_young_ptes,
 )
 from replay.arm64.pte import (
+    HWPOISON,
     MARKER_UFFD,
     NP_EXCLUSIVE,
     NP_UFFD,
@@ -102,11 +103,20 @@ PENDING_LARGE = 16383
 
 
 @inner
+def mm_tlb_flush_pending(st: State, mm: int) -> bool:
+    """Some task gathers on the mm: what it cleared may still be in a TLB."""
+    for ctx in range(st.ga.shape[0]):
+        if st.ga[ctx, GA_ACTIVE] and st.ga[ctx, GA_MM] == mm:
+            return True
+    return False
+
+
+@inner
 def set_tlb_ubc_flush_pending(st: State, ctx: int, mm: int, pte: int, start: int, nr: int) -> None:
     """Issue the TLBI now, leave the DSB to try_to_unmap_flush()."""
     st.c[SET_UBC] += 1
     accessible = (pte & VALID) != 0
-    if pte & PRESENT_INVALID and st.ga[ctx, GA_ACTIVE] and st.ga[ctx, GA_MM] == mm:
+    if pte & PRESENT_INVALID and mm_tlb_flush_pending(st, mm):
         accessible = True
     if not accessible:
         return
@@ -223,7 +233,7 @@ def _clear(st: State, ctx: int, mm: int, i: int, va: int, nr: int, flags: int) -
         pte = get_and_clear_full_ptes(st, i, va, nr)
         set_tlb_ubc_flush_pending(st, ctx, mm, pte, va, nr)
     elif nr == 1:
-        pte = ptep_clear_flush(st, i, va)
+        pte = ptep_clear_flush(st, i, va, mm_tlb_flush_pending(st, mm))
     else:
         pte = get_and_clear_full_ptes(st, i, va, nr)
         flush_tlb_range(st, va, va + (nr << st.s[PAGE_SHIFT]), 1, 1, 0)
@@ -280,16 +290,18 @@ def try_to_unmap_one(
         first = pte_pfn(pte)
         _markers(st, i, at, pte, nr, anon)
         if 0 <= limit <= done:
-            if anon and not info & INFO_SWAPBACKED:
+            if anon and not info & INFO_SWAPBACKED and not flags & TTU_HWPOISON:
                 st.c[MB] += 1
             _abort(st, i, at, pte, nr)
             break
         if anon and info & INFO_SWAPBACKED and not flags & TTU_HWPOISON:
             _swap_out(st, i, at, pte, nr)
         else:
-            if anon:
+            if anon and not flags & TTU_HWPOISON:
                 st.c[MB] += 1
             st.c[MMC] += 1
+            if flags & TTU_HWPOISON:
+                set_pte_at(st, i, at, HWPOISON | (first << PFN_SHIFT))
             folio_remove_rmap_ptes(st, first, nr)
             st.c[RMW_REF] += 1
         done += nr
@@ -342,6 +354,7 @@ def folio_referenced_one(st: State, mm: int, pfn: int, va: int, vm_end: int) -> 
     nr_folio = folio_nr_pages(st, pfn)
     end = min(va + ((nr_folio - (pfn - head)) << st.s[PAGE_SHIFT]), vm_end)
     walk_start(st, mm, va, end, head, nr_folio, 0, 0)
+    seen = 0
     while page_vma_mapped_walk(st):
         i, at = st.s[PVMW_PTE], st.s[PVMW_ADDR]
         if i < 0:
@@ -358,6 +371,7 @@ def folio_referenced_one(st: State, mm: int, pfn: int, va: int, vm_end: int) -> 
             # The walk goes on behind the run.
             st.s[PVMW_PTE] += nr - 1
             st.s[PVMW_ADDR] += (nr - 1) << st.s[PAGE_SHIFT]
-        if nr == nr_folio and st.s[F_AGING]:
+        seen += nr
+        if seen == nr_folio and st.s[F_AGING]:
             walk_done(st)
             break

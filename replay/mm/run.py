@@ -349,7 +349,7 @@ def _rmap_op(st: State, op: Int64) -> bool:
         try_to_migrate_one(st, ctx, mm, pfn, va, op[F_VMEND], op[F_FLAGS])
     elif code == REMOVE_MIGRATION_PTE:
         remove_migration_pte(
-            st, mm, pfn, op[F_ORDER], va, op[F_VMEND], op[F_VMF], op[F_INFO] & INFO_ANON,
+            st, mm, pfn, op[F_ORDER], va, op[F_VMEND], op[F_VMF], op[F_INFO],
             1 if op[F_LIMIT] == 0 else 0,
         )  # fmt: skip
     else:

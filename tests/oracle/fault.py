@@ -117,17 +117,43 @@ def _wp_fault(m: Machine, ptep: Ptep) -> Pte:
 
 def wp_page_copy(m: Machine, mm: int, va: int, pfn: int, order: int, vm_flags: int) -> None:
     ptep = m.ptep(m.pte_alloc(mm, va), va)
-    old_pfn = _wp_fault(m, ptep).pfn
+    old = _wp_fault(m, ptep)
     anon_folio(m, pfn, order)
     m.count("ptl")
     ptep_get(m, ptep)
     ptep_clear_flush(m, ptep, va, pending=False)
     folio_add_new_anon_rmap(m, pfn, 1, exclusive=True)
     set_pte_at(m, ptep, va, mk_pte(pfn, vm_flags).mkdirty().mkwrite())
-    if not m.folio(old_pfn).anon:
+    if old.special:
+        m.count("mmc")
+        return
+    if not m.folio(old.pfn).anon:
         m.count("mmc", 2)
-    folio_remove_rmap_ptes(m, old_pfn, 1)
+    folio_remove_rmap_ptes(m, old.pfn, 1)
     m.count("rmw_ref")
+
+
+def do_wp_page(m: Machine, mm: int, va: int, pfn: int, vm_flags: int) -> None:
+    """Reuse what is this mm's alone, else copy to ``pfn``."""
+    ptep = m.ptep(m.pte_alloc(mm, va), va)
+    pte = ptep.load()
+    if isinstance(pte, Pte) and not pte.special and ours_alone(m, ptep, pte):
+        wp_page_reuse(m, mm, va)
+    else:
+        wp_page_copy(m, mm, va, pfn, 0, vm_flags)
+
+
+def ours_alone(m: Machine, ptep: Ptep, pte: Pte) -> bool:
+    """wp_can_reuse_anon_folio(): large folios only where their owners are tracked."""
+    folio = m.folio(pte.pfn)
+    if pte.pfn in folio.exclusive:
+        return True
+    if not folio.large:
+        return folio.mapcount[pte.pfn] == 1
+    first = ptep.index - (pte.pfn - folio.head)
+    here = [ptep.table.entries.get(k) for k in range(first, first + folio.nr_pages)]
+    mine = sum(isinstance(e, Pte) and folio.covers(e.pfn, e.pfn) for e in here)
+    return bool(m.f.wp_reuse_large) and sum(folio.mapcount.values()) == mine
 
 
 def wp_page_reuse(m: Machine, mm: int, va: int) -> None:

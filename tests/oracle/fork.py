@@ -63,6 +63,9 @@ def copy_nonpresent_pte(
 def copy_present_ptes(
     m: Machine, src: Ptep, dst: Ptep, va: int, pte: Pte, room: int, *, cow: bool
 ) -> int:
+    if pte.special:
+        copy_entries(m, src, dst, va, pte, 1, cow=cow)
+        return 1
     folio, nr = m.folio(pte.pfn), 1
     if folio.large and room > 1 and m.f.fork_batch:
         nr = folio_pte_batch(m, src, pte, room, dirty=cow)
@@ -70,13 +73,20 @@ def copy_present_ptes(
             pte = pte.mkwrite()
     m.count("rmw_ref")
     folio_dup_rmap_ptes(m, pte.pfn, nr)
+    copy_entries(m, src, dst, va, pte, nr, cow=cow)
+    return nr
+
+
+def copy_entries(
+    m: Machine, src: Ptep, dst: Ptep, va: int, pte: Pte, nr: int, *, cow: bool
+) -> None:
+    """The entries themselves: protected on both sides, old and unarmed in the child."""
     if cow and pte.write:
         wrprotect_ptes(m, src, va, nr)
         pte = pte.wrprotect()
     if not cow:
         pte = pte.mkclean()
     set_ptes(m, dst, va, replace(pte, young=False, uffd=False, cont=False), nr)
-    return nr
 
 
 def copy_page_range(m: Machine, parent: int, child: int, va: int, end: int, vm_flags: int) -> None:
@@ -94,7 +104,7 @@ def copy_page_range(m: Machine, parent: int, child: int, va: int, end: int, vm_f
             src, dst = m.ptep(table, at), m.ptep(target, at)
             entry, nr = ptep_get(m, src), 1
             if isinstance(entry, Pte):
-                members.add(rss_member(m.folio(entry.pfn)))
+                members.add(None if entry.special else rss_member(m.folio(entry.pfn)))
                 nr = copy_present_ptes(m, src, dst, at, entry, m.pages(at, stop), cow=cow)
             elif entry is not None:
                 members.add(copy_nonpresent_pte(m, src, dst, at, entry, cow=cow))

@@ -14,7 +14,7 @@ from tests.oracle import fault, fork, madvise, migrate, mprotect, mremap, rmap, 
 from tests.oracle.contpte import set_ptes
 from tests.oracle.entries import is_migration, present
 from tests.oracle.machine import Machine
-from tests.oracle.mmu_gather import tlb_end_vma, tlb_finish, tlb_gather_mmu
+from tests.oracle.mmu_gather import pte_free_tlb, tlb_end_vma, tlb_finish, tlb_gather_mmu
 from tests.oracle.tlbflush import flush_tlb_mm
 
 NAMES = {code: name for name, code in stream.CODES.items()}
@@ -25,6 +25,7 @@ FIELDS = {
 }
 NEEDS_MAPPING = ("try_to_unmap_one", "try_to_migrate_one", "folio_referenced_one")
 FULLMM, FREED_TABLES, CLEARED_PTES, CLEARED_PMDS, CLEARED_PUDS = 1, 4, 16, 32, 64
+FREE_PGTABLES = 1 << 40  # of a generated stream: all tables of the range
 
 
 class Oracle(Machine):
@@ -114,6 +115,12 @@ class Oracle(Machine):
             exclusive=bool(op.flags & 1), new=bool(op.arg),
         )  # fmt: skip
 
+    def op_do_wp_page(self, op: SimpleNamespace) -> None:
+        fault.do_wp_page(self, op.mm, op.va, op.pfn, op.vmf)
+
+    def op_infer_access(self, op: SimpleNamespace) -> None:
+        fault.access(self, op.mm, op.va, op.nr, write=False)
+
     def op_access(self, op: SimpleNamespace) -> None:
         fault.access(self, op.mm, op.va, op.nr, write=bool(op.flags & 1))
 
@@ -143,7 +150,7 @@ class Oracle(Machine):
     def op_remove_migration_pte(self, op: SimpleNamespace) -> None:
         migrate.remove_migration_pte(
             self, op.mm, op.pfn, op.order, op.va, op.vmend, op.vmf,
-            anon=bool(op.info & state.INFO_ANON),
+            flags=flags_of(op.info), zero=op.limit == 0,
         )  # fmt: skip
 
     # --- ranges ---
@@ -155,6 +162,11 @@ class Oracle(Machine):
         """Which tables were freed is known from the gather's bits alone."""
         bits, mm = op.flags, self.mm(op.mm)
         gather = tlb_gather_mmu(self, op.ctx, op.mm)
+        if bits & FREE_PGTABLES:
+            for start, _, table in self.tables_of(op.mm, op.va, op.end):
+                if table is not None:
+                    del mm.tables[start // self.pmd]
+                    pte_free_tlb(self, gather, start)
         gather.fullmm = gather.fullmm or bool(bits & FULLMM)
         if bits & FREED_TABLES:
             gather.freed_tables = True
@@ -189,7 +201,7 @@ class Oracle(Machine):
         mremap.move_page_tables(self, op.mm, op.va, op.end, op.arg)
 
     def madvise(self, op: SimpleNamespace, what: str) -> None:
-        gather = madvise.madvise_pte_range(self, op.ctx, op.mm, op.va, op.end, what)
+        gather = madvise.madvise_pte_range(self, op.ctx, op.mm, op.va, op.end, what, op.arg)
         if not op.nr:  # the VMA's last PMD
             tlb_end_vma(self, gather)
 

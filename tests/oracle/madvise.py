@@ -15,15 +15,25 @@ from tests.oracle.zap import clear_not_present
 COLD, PAGEOUT, FREE = "cold", "pageout", "free"
 
 
+def _run(m: Machine, ptep: Ptep, pte: Pte, room: int) -> tuple[int, bool]:
+    """Entries of the folio from here, and whether that is all of it."""
+    folio = m.folio(pte.pfn)
+    if not folio.large or not m.f.madvise_batch:
+        return 1, True
+    nr = folio_pte_batch(m, ptep, pte, room)
+    return nr, nr == folio.nr_pages
+
+
 def _present(
     m: Machine, gather: Gather, ptep: Ptep, va: int, pte: Pte, room: int, what: str
 ) -> int:
     """One folio; the entries passed."""
-    folio, nr = m.folio(pte.pfn), 1
-    if folio.large and m.f.madvise_batch:
-        nr = folio_pte_batch(m, ptep, pte, room)
-        if nr < folio.nr_pages:
-            return 1  # the kernel splits it; what it does there are operations of their own
+    if pte.special:
+        return 1
+    folio = m.folio(pte.pfn)
+    nr, whole = _run(m, ptep, pte, room)
+    if not whole:
+        return nr  # shared, or it could not be split
     pages = range(pte.pfn, pte.pfn + nr)
     if what != FREE and any(folio.mapcount[page] > 1 for page in pages):
         return nr  # others map it too
@@ -37,7 +47,10 @@ def _present(
     return nr
 
 
-def madvise_pte_range(m: Machine, ctx: int, mm: int, va: int, end: int, what: str) -> Gather:
+def madvise_pte_range(
+    m: Machine, ctx: int, mm: int, va: int, end: int, what: str, split: int
+) -> Gather:
+    """:param split: where a folio is split: another operation goes on there"""
     gather = tlb_gather_mmu(m, ctx, mm)
     for start, stop, table in m.tables_of(mm, va, end):
         if table is None:
@@ -48,6 +61,9 @@ def madvise_pte_range(m: Machine, ctx: int, mm: int, va: int, end: int, what: st
         while at < stop:
             ptep, room = m.ptep(table, at), m.pages(at, stop)
             entry, nr = ptep_get(m, ptep), 1
+            if isinstance(entry, Pte) and at == split:
+                _run(m, ptep, entry, room)
+                return gather
             if isinstance(entry, Pte):
                 nr = _present(m, gather, ptep, at, entry, room, what)
             elif what == FREE and is_swap(entry):

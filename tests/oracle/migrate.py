@@ -57,14 +57,14 @@ def try_to_migrate_one(
         m.count("rmw_ref")
 
 
-def _adopt(m: Machine, pfn: int, order: int, *, anon: bool) -> None:
+def _adopt(m: Machine, pfn: int, order: int, flags: dict[str, bool]) -> None:
     """What comes back: the folio, another one, or after a split a piece of it."""
     head = pfn >> order << order
     if m.is_folio(head, order):
         return
     old = m.folios.get(pfn)
     if old is None:
-        m.new_folio(head, order, anon=anon)
+        m.new_folio(head, order, **flags)
     else:
         m.new_folio(
             head, order, anon=old.anon, swapbacked=old.swapbacked,
@@ -73,19 +73,25 @@ def _adopt(m: Machine, pfn: int, order: int, *, anon: bool) -> None:
 
 
 def remove_migration_pte(
-    m: Machine, mm: int, pfn: int, order: int, va: int, vm_end: int, vm_flags: int, *, anon: bool
-) -> None:
+    m: Machine, mm: int, pfn: int, order: int, va: int, vm_end: int, vm_flags: int,
+    *, flags: dict[str, bool], zero: bool,
+) -> None:  # fmt: skip
+    """:param zero: a page of zeros, which a split replaces by the shared zero page"""
     nr = 1 << order
     found = [
         entry.pfn - k for k in range(nr) if is_migration(entry := m.lookup(mm, va + k * m.page))
     ]
-    _adopt(m, pfn, order, anon=anon)
+    _adopt(m, pfn, order, flags)
     if not found:
         return
     end = min(va + nr * m.page, vm_end)
     for ptep, at in Walk(m, mm, va, end, found[0], nr, sync=True, migration=True):
         entry = ptep_get(m, ptep)
         page = pfn + m.pages(va, at)
+        if zero:
+            m.count("mmc")
+            set_pte_at(m, ptep, at, replace(mk_pte(0, vm_flags), special=True))
+            continue
         m.count("rmw_ref")
         pte = mk_pte(page, vm_flags, young=entry.young)
         if entry.dirty:

@@ -94,7 +94,8 @@ def tlb_remove_folio_pages(m: Machine, gather: Gather, nr: int, *, delay_rmap: b
     m.count("gslot", slots)
     gather.used += slots
     gather.runs += 1
-    full = (capacity(m) if gather.batch else BUNDLE) - 1
+    kept = 1 if m.f.gather_runs else 0  # for the second word of a run
+    full = (capacity(m) if gather.batch else BUNDLE) - kept
     if gather.used < full or _tlb_next_batch(m, gather):
         return False
     m.count("gforce")

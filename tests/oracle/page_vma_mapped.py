@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from tests.oracle.contpte import ptep_get
-from tests.oracle.entries import Entry, NonPresent, is_migration, present
+from tests.oracle.entries import Entry, NonPresent, Pte, is_migration, present
 from tests.oracle.machine import Machine, Ptep
 
 
@@ -80,7 +80,8 @@ class Walk:
     def _check_pte(self) -> bool:
         self.m.count("check_pte")
         entry = ptep_get(self.m, self.ptep)
-        right = is_migration(entry) if self.migration else present(entry)
+        mapped = isinstance(entry, Pte) and not entry.special
+        right = is_migration(entry) if self.migration else mapped
         return right and entry.pfn in self.frames
 
     def _next_pte(self) -> bool:
