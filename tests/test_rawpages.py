@@ -83,6 +83,21 @@ def test_directory_like_tracefs(tmp_path: Path) -> None:
     assert set(capture.events["test:mark"]["cpu"]) == {1}
 
 
+def test_facts_of_the_recorder(tmp_path: Path) -> None:
+    def read_with(text: str) -> Any:
+        (tmp_path / "recording.json").write_text(text)
+        return read_directory(tmp_path).provenance
+
+    (tmp_path / "x.cpu0.trace_pipe_raw").write_bytes(rings.pages(EVENTS[0], 4096, "<"))
+    (tmp_path / "test.mark.format").write_text(rings.MARK_FORMAT)
+    about = read_with('{"page_size": 16384, "arch": "aarch64", "probe_set": ["a:b"], "path": "x"}')
+    assert (about.page_size, about.arch, about.probe_set) == (16384, "aarch64", ["a:b"])
+    assert about.path == str(tmp_path)
+    for damaged in ('{"page_size": 3, "arch": 7, "probe_set": [1]}', "[]", "{", "[" * 99999):
+        about = read_with(damaged)
+        assert (about.page_size, about.arch, about.probe_set) == (None, None, [])
+
+
 def test_without_formats(tmp_path: Path) -> None:
     data = rings.pages(EVENTS[0], 4096, "<")
     lonely = tmp_path / "a" / "b" / "c" / "d"

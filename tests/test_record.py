@@ -79,7 +79,10 @@ def test_probes_are_set_recorded_and_removed(fake: FakeTracefs, tmp_path: Path) 
     capture = read_capture(out)
     assert capture.events[KEY].height == sum(map(len, EVENTS.values()))
     assert set(capture.events[KEY]["comm"]) == {"worker", "other"}
-    assert capture.provenance.clock == "mono"
+    about = capture.provenance
+    assert (about.clock, about.page_size) == ("mono", os.sysconf("SC_PAGE_SIZE"))
+    # Probes without a hit were recorded too.
+    assert f"{group}:try_to_unmap_one" in about.probe_set
     assert (out / "events" / group / "try_to_unmap_one" / "format").is_file()
     text = outcome_text(done)
     assert "5 events were lost" in text

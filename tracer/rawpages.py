@@ -9,12 +9,13 @@ the pages or from another capture of the same kernel.
 from __future__ import annotations
 
 import itertools
+import json
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 
@@ -34,6 +35,17 @@ SNIFFED: Final = 1 << 20  # bytes of each file that tell byte order and page siz
 MAX_SIDE_FILE: Final = 64 << 20  # bytes of one metadata file
 MAX_SIDE_FILES: Final = 20000
 
+# Written by tracer/record. Key to the type of its value; lists hold texts.
+RECORDING: Final = "recording.json"
+RECORDING_KEYS: Final[dict[str, type]] = {
+    "arch": str,
+    "page_size": int,
+    "hostname": str,
+    "recorder": str,
+    "cmdline": list,
+    "probe_set": list,
+}
+
 _CPU = re.compile(r"cpu(\d{1,5})")
 _META_FIELDS: Final = 4  # u32 meta page size, struct size, sub-buffer size, number
 
@@ -42,12 +54,14 @@ _META_FIELDS: Final = 4  # u32 meta page size, struct size, sub-buffer size, num
 class Side:
     """What lies beside the pages.
 
+    :ivar recording: what ``mmtrace record`` knew of itself, see :data:`RECORDING`
     :ivar files: names that were used
     """
 
     meta: TracingData = field(default_factory=TracingData)
     release: str | None = None
     clock: str | None = None
+    recording: dict[str, Any] = field(default_factory=dict)
     files: list[str] = field(default_factory=list)
 
 
@@ -149,6 +163,7 @@ def read_pages(
             clock=side.clock,
             byte_order="big" if shape.big_endian else "little",
             long_size=shape.layout.commit_size,
+            **side.recording,
             extra={"sub_buffer_size": shape.layout.size, "side_files": side.files},
         ),
         loss=walk.loss_frame(),
@@ -245,6 +260,24 @@ def _read_release(side: Side, text: str) -> None:
     side.release = text.strip()[:256] or None
 
 
+def _read_recording(side: Side, text: str) -> None:
+    """Facts of a known name and type; others are left out."""
+    try:
+        facts = json.loads(text)
+    except (ValueError, RecursionError):
+        return
+    if isinstance(facts, dict):
+        side.recording = {k: facts[k] for k, t in RECORDING_KEYS.items() if _is_fact(facts, k, t)}
+
+
+def _is_fact(facts: dict[str, Any], key: str, kind: type) -> bool:
+    value: Any = facts.get(key)
+    if key == "page_size":
+        return value in PAGE_SIZES  # addresses are computed with it
+    texts = value if kind is list and isinstance(value, list) else [value]
+    return type(value) is kind and all(isinstance(text, str) for text in texts)
+
+
 _READERS: Final[dict[str, Callable[[Side, str], None]]] = {
     "header_page": _read_header_page,
     "saved_cmdlines": _read_cmdlines,
@@ -252,6 +285,7 @@ _READERS: Final[dict[str, Callable[[Side, str], None]]] = {
     "osrelease": _read_release,
     "kallsyms": _read_kallsyms,
     "printk_formats": _read_printk,
+    RECORDING: _read_recording,
 }
 
 

@@ -7,9 +7,11 @@ killed can be read as far as it goes.
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import re
+import sys
 import threading
 import time
 from collections.abc import Sequence
@@ -18,7 +20,9 @@ from pathlib import Path
 from typing import Final
 
 from tracer.errors import MmtraceError
+from tracer.rawpages import RECORDING
 from tracer.record.tracefs import BUSY_SECONDS, Tracefs
+from tracer.versions import versions
 
 INTERVAL: Final = 0.05  # seconds between looks at the buffers
 CLOCKS: Final = ("mono", "global", "local")  # in order of preference; one clock for all CPUs
@@ -62,6 +66,7 @@ class PageRecorder:
         for event in (*self.events, "ftrace:print"):
             self._copy_format(event.replace(":", "/"))
         self._copy("events/header_page")
+        (self.out / RECORDING).write_text(json.dumps(_facts(self.events), indent=1) + "\n")
         self._copy("trace_clock", f"{self._at}/trace_clock")
         (self.out / "osrelease").write_text(platform.release() + "\n")
         self._open_all()
@@ -171,6 +176,18 @@ class PageRecorder:
                 if time.monotonic() > until:
                     return
                 time.sleep(0.05)
+
+
+def _facts(events: Sequence[str]) -> dict[str, object]:
+    """What the pages do not say, and what no hit of an event means."""
+    return {
+        "arch": platform.machine(),
+        "page_size": os.sysconf("SC_PAGE_SIZE"),
+        "hostname": platform.node(),
+        "recorder": f"mmtrace {versions()['mmtrace']}",
+        "cmdline": sys.argv,
+        "probe_set": list(events),
+    }
 
 
 def _page(pipe: int, size: int) -> bytes:
