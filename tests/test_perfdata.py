@@ -650,6 +650,13 @@ def test_format_with_another_name_is_named() -> None:
     assert "mm:alloc" in capture.events
 
 
+def test_attribute_that_differs_from_its_description() -> None:
+    f = workload()
+    f.features[12] = f.event_desc()
+    f.attrs[0].type = 9
+    assert codes(read(f.build())) == ["attr-conflict"]
+
+
 # Order and names
 
 

@@ -126,10 +126,26 @@ def _name_attrs(meta: Metadata) -> None:
     """Match EVENT_DESC rows with attributes: by id, else by type and config."""
     by_id = {int(attr.ids[0]): attr for attr in meta.attrs if attr.ids.size}
     by_kind: dict[tuple[int, int], Attr] = {}
+    odd: list[str] = []
     for attr in reversed(meta.attrs):
         by_kind[attr.type, attr.config] = attr
     for desc in meta.features.events:
         found = by_id.get(int(desc.ids[0])) if desc.ids.size else None
         found = found or by_kind.get((desc.attr.type, desc.attr.config))
-        if found is not None and found.name is None:
+        if found is None:
+            continue
+        if found.name is None:
             found.name = desc.name
+        # The same attribute, written twice.
+        ours = (found.type, found.config, found.sample_type, found.read_format)
+        if ours != (desc.attr.type, desc.attr.config, desc.attr.sample_type, desc.attr.read_format):
+            odd.append(desc.name)
+    if odd:
+        meta.note(
+            "attr-conflict",
+            "warning",
+            None,
+            None,
+            f"{len(odd)} events are described in two ways, the first of which is used: "
+            f"{', '.join(odd[:8])}.",
+        )
