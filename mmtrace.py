@@ -260,15 +260,6 @@ verbs.add(app, compile_notice, write)
 recordverbs.add(app)
 
 
-def _add_recording() -> None:
-    from reports.recordverbs import add
-
-    add(app)
-
-
-_add_recording()
-
-
 def _terminate(*_: object) -> None:
     raise SystemExit(128 + signal.SIGTERM)
 
