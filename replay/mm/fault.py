@@ -276,7 +276,8 @@ def do_wp_page(st: State, mm: int, va: int, pfn: int, vm_flags: int) -> None:
         split_huge_pmd_locked(st, table)
     i = index_of(st, table, va)
     pte = st.pte[i]
-    if pte_present(pte) and _ours_alone(st, i, pte_pfn(pte)):
+    mapped = pte_present(pte) and not pte & SPECIAL
+    if mapped and _ours_alone(st, i, pte_pfn(pte)):
         wp_page_reuse(st, mm, va, vm_flags)
     else:
         wp_page_copy(st, mm, va, pfn, 0, vm_flags)
