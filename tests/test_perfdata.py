@@ -642,6 +642,17 @@ def test_two_attributes_of_one_event_share_a_frame() -> None:
     assert read(f.build()).events["mm:alloc"]["pfn"].to_list() == [6, 5]
 
 
+def test_one_name_for_two_events() -> None:
+    """A probe that was deleted and made anew has its name twice, with other fields."""
+    f = workload()
+    f.attrs[1].name = "mm:alloc"
+    f.formats["mm"][1] = f.formats["mm"][1].replace("name: free", "name: alloc")
+    capture = read(f.build())
+    assert list(capture.events) == ["mm:alloc", "mm:alloc.401"]
+    assert list(capture.formats) == ["mm:alloc", "mm:alloc.401"]
+    assert capture.events["mm:alloc.401"]["why"].to_list() == ["done"]
+
+
 def test_format_with_another_name_is_named() -> None:
     f = workload()
     f.attrs[0].name = "mm:other"

@@ -370,6 +370,33 @@ def test_wide_formats_do_not_multiply_the_file() -> None:
     assert capture.events["mm:alloc"].width < 60
 
 
+@pytest.mark.skipif(not JIT, reason="takes minutes without the compiler")
+def test_many_events_and_updates_take_linear_time() -> None:
+    f = File(attrs=[Attr(config=i, ids=(i + 1,), name="") for i in range(4000)])
+    f.features[12] = None  # type: ignore[assignment]
+    for i in range(4000):
+        f.add(78, f.words(2, i + 1) + b"mm:e%d\0" % i)
+        f.add(65, f.words(i) + b"mm:x\0")
+        f.add(5, f.words(1, i + 1, 0) + f.sample_id())
+    began = time.monotonic()
+    capture = read(f.build_pipe("a"))
+    assert time.monotonic() - began < 20
+    assert capture.loss["event"][17] == "mm:x"
+    assert capture.loss.height == 4000
+
+
+@pytest.mark.skipif(not JIT, reason="takes minutes without the compiler")
+def test_ids_made_to_collide() -> None:
+    """All ids hash to one slot of the table of ids."""
+    ids = tuple(i << 32 | i for i in range(1, 60_000))
+    f = File(attrs=[Attr(ids=(1,)), Attr(config=401, ids=ids)])
+    f.add_alloc(1)
+    began = time.monotonic()
+    capture = read(f.build())
+    assert time.monotonic() - began < 20
+    assert capture.events["mm:alloc"].height == 1
+
+
 def test_names_from_the_file_are_safe_as_file_names() -> None:
     f = File(attrs=[Attr(0, 0, TRACEPOINT & ~RAW, (1,), "../../etc/passwd\n")])
     f.add_sample(0, time=1)

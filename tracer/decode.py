@@ -199,7 +199,8 @@ def build_frames(
     whose name is taken gets a trailing underscore (``pid_``). A value that does not
     lie in its record is null.
 
-    Records without a format go to ``unknown:<id>`` with their bytes in ``raw``.
+    Of two events with one name, the second has its id behind it. Records without a
+    format go to ``unknown:<id>`` with their bytes in ``raw``.
 
     :param buf: uint8[bytes]
     :param rec_off: int64[n], where each payload starts in ``buf``
@@ -258,8 +259,8 @@ def build_frames(
         if extra is not None:
             columns += extra(ident, picked)
         frame = frame.hstack(_unique_names(frame.columns, columns))
-        if key in frames:
-            frame = pl.concat([frames[key], frame], how="diagonal").sort("seq")
+        if key in frames:  # one name, two events
+            key = f"{key}.{ident}"
         frames[key] = frame
     return frames, diagnostics
 

@@ -57,6 +57,9 @@ PLACE_DATA_LOC = 2  # u32 at offset: low half offset from the record, high half 
 PLACE_REL_LOC = 3  # the same, counted from the end of the u32
 
 PROBES = 64  # slots looked at before a string counts as new: bounds crafted collisions
+# Slots looked at in the tables of ids and tids. They are half empty, so that only
+# numbers made to collide get there; those are not found.
+MAX_CHAIN = 1024
 BLOCK = 512  # rows gathered field after field while their records are in the cache
 
 
@@ -429,10 +432,13 @@ def tid_table(tids: Any, keys: Any, values: Any) -> None:
     mask = keys.shape[0] - 1
     for i in range(tids.shape[0]):
         where = tid_hash(tids[i], mask)
-        while values[where] >= 0:
+        left = MAX_CHAIN
+        while values[where] >= 0 and left > 0:
             where = (where + 1) & mask
-        keys[where] = tids[i]
-        values[where] = i
+            left -= 1
+        if values[where] < 0:
+            keys[where] = tids[i]
+            values[where] = i
 
 
 @entry
@@ -463,10 +469,12 @@ def comm_asof(
         t = tid[i]
         out = unknown
         where = tid_hash(t, mask)
-        while values[where] >= 0 and keys[where] != t:
+        left = MAX_CHAIN
+        while values[where] >= 0 and keys[where] != t and left > 0:
             where = (where + 1) & mask
+            left -= 1
         v = values[where]
-        if v >= 0:
+        if v >= 0 and keys[where] == t:
             lo = first[v]
             hi = first[v + 1]
             s = seq[i]
@@ -567,13 +575,19 @@ def walk_records(buf: Any, start: Any, end: Any, big: Any, off: Any, kind: Any, 
     return n, np.int64(p)
 
 
+@inner
+def id_hash(ident: Any, mask: Any) -> Any:
+    """:return: int64 home slot of a u64 id in a table of ``mask + 1`` slots."""
+    h = (((ident ^ (ident >> U32)) & LOW32) * GOLDEN) & LOW32
+    return np.int64(h >> U7) & mask
+
+
 @entry
 def find_id(keys: Any, values: Any, ident: Any) -> Any:
     """:return: what :func:`id_table` holds for a u64 id, or -1."""
     mask = keys.shape[0] - 1
-    h = (((ident ^ (ident >> U32)) & LOW32) * GOLDEN) & LOW32
-    where = np.int64(h >> U7) & mask
-    for _ in range(keys.shape[0]):
+    where = id_hash(ident, mask)
+    for _ in range(MAX_CHAIN):
         if values[where] < 0:
             return -1
         if keys[where] == ident:
@@ -593,13 +607,13 @@ def id_table(ids: Any, owner: Any, keys: Any, values: Any) -> None:
     """
     mask = keys.shape[0] - 1
     for i in range(ids.shape[0]):
-        ident = ids[i]
-        h = (((ident ^ (ident >> U32)) & LOW32) * GOLDEN) & LOW32
-        where = np.int64(h >> U7) & mask
-        while values[where] >= 0 and keys[where] != ident:
+        where = id_hash(ids[i], mask)
+        left = MAX_CHAIN
+        while values[where] >= 0 and keys[where] != ids[i] and left > 0:
             where = (where + 1) & mask
+            left -= 1
         if values[where] < 0:
-            keys[where] = ident
+            keys[where] = ids[i]
             values[where] = owner[i]
 
 

@@ -4,6 +4,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
 
 from tracer import tracingdata
 from tracer.decode import Diagnostic
@@ -33,6 +37,31 @@ class Metadata:
         """Most bytes that one compressed record expands to, when the capture says."""
         value = self.features.values.get("compressed", {}).get("mmap_len")
         return int(value) if value else None
+
+    @cached_property
+    def tracepoints(self) -> dict[int, list[Attr]]:
+        """The attributes of each tracepoint, by its number; for when all are there."""
+        out: dict[int, list[Attr]] = {}
+        for attr in self.attrs:
+            if attr.is_tracepoint:
+                out.setdefault(attr.config, []).append(attr)
+        return out
+
+    @cached_property
+    def _ids(self) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
+        """All ids, ascending, and the position of each one's attribute."""
+        if not self.attrs:
+            return np.empty(0, np.uint64), np.empty(0, np.int64)
+        ids = np.concatenate([attr.ids for attr in self.attrs])
+        owner = np.repeat(np.arange(len(self.attrs)), [attr.ids.size for attr in self.attrs])
+        order = np.argsort(ids, kind="stable")
+        return ids[order], owner[order]
+
+    def attr_of_id(self, ident: int) -> Attr | None:
+        """:return: the attribute an id belongs to; for when all are there."""
+        ids, owner = self._ids
+        at = int(np.searchsorted(ids, np.uint64(ident)))
+        return self.attrs[owner[at]] if at < ids.size and ids[at] == ident else None
 
     def note(
         self, code: str, severity: str, offset: int | None, size: int | None, message: str

@@ -23,7 +23,7 @@ from tracer.perfdata.metadata import Metadata
 from tracer.perfdata.stream import Walk
 from tracer.tracedat.cursor import Cursor
 
-MAX_RECORDS: Final = 1 << 20  # of one kind; captures have one per event or feature
+MAX_RECORDS: Final = 1 << 18  # of one kind; captures have one per event or feature
 # Features whose payload is empty.
 _EMPTY: Final = (15, 19)  # BRANCH_STACK, STAT
 
@@ -95,18 +95,17 @@ def _event_update(meta: Metadata, cur: Cursor, misc: int) -> None:
     what, ident = cur.u64("an update's type"), cur.u64("an id")
     if what == layout.EVENT_UPDATE_NAME:
         name = cur.take(cur.left).split(b"\0", 1)[0].decode("utf-8", "replace")
-        for attr in meta.attrs:
-            if attr.name is None and (attr.ids == np.uint64(ident)).any():
-                attr.name = name
+        attr = meta.attr_of_id(ident)
+        if attr is not None and attr.name is None:
+            attr.name = name
 
 
 def _event_type(meta: Metadata, cur: Cursor, misc: int) -> None:
     """HEADER_EVENT_TYPE of perf before 3.11: name of a tracepoint."""
     config = cur.u64("an event's number")
     name = cur.take(cur.left).split(b"\0", 1)[0].decode("utf-8", "replace")
-    for attr in meta.attrs:
-        if attr.name is None and attr.is_tracepoint and attr.config == config:
-            attr.name = name
+    for attr in meta.tracepoints.get(config, ()):
+        attr.name = attr.name or name
 
 
 def _build_id(meta: Metadata, cur: Cursor, misc: int) -> None:

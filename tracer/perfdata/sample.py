@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import numpy as np
@@ -53,7 +53,7 @@ class Slot:
 
     :ivar key: ``system:name``
     :ivar fmt: places the RAW bytes; without fields when there are none
-    :ivar extra: sample fields that become columns ``sample_<name>``
+    :ivar attrs: positions of its attributes in the plan
     """
 
     key: str
@@ -65,6 +65,7 @@ class Slot:
 class Plan:
     """How to read the samples of a capture.
 
+    :ivar slot_of: frame number of each attribute
     :ivar table: int64[attributes, L_COLUMNS] for :func:`tracer.kernels.read_records`
     :ivar by_id: the attribute of a record is found by its id
     :ivar by_type: it is found by the record's ``common_type``: no ids were recorded
@@ -73,6 +74,7 @@ class Plan:
 
     attrs: list[Attr]
     slots: list[Slot]
+    slot_of: list[int]
     table: NDArray[np.int64]
     by_id: bool
     by_type: bool
@@ -85,20 +87,12 @@ class Plan:
         """Number of variable fields that are kept."""
         return int((self.want >= 0).sum())
 
-    def attr_of_id(self, ident: int) -> Attr | None:
-        """:return: the attribute an id belongs to; the only one when there is one."""
-        if len(self.attrs) == 1:
-            return self.attrs[0]
-        found = int(kernels.find_id(self.keys, self.values, np.uint64(ident)))
-        return self.attrs[found] if found >= 0 else None
-
     def key_of_id(self, ident: int) -> str | None:
         """:return: ``system:name`` of the event an id belongs to."""
-        attr = self.attr_of_id(ident)
-        if attr is None:
-            return None
-        index = next(i for i, a in enumerate(self.attrs) if a is attr)
-        return next((slot.key for slot in self.slots if index in slot.attrs), None)
+        if len(self.attrs) == 1:
+            return self.slots[0].key
+        found = int(kernels.find_id(self.keys, self.values, np.uint64(ident)))
+        return self.slots[self.slot_of[found]].key if found >= 0 else None
 
 
 def make_plan(
@@ -146,7 +140,7 @@ def make_plan(
         if present & bits and i != kernels.T_RAW:
             want[i] = rows
             rows += 1
-    return Plan(attrs, slots, table, by_id, by_type, keys, values, want)
+    return Plan(attrs, slots, slot_of, table, by_id, by_type, keys, values, want)
 
 
 def _layout_row(attr: Attr, slot: int) -> NDArray[np.int64]:
@@ -228,7 +222,8 @@ def _slots(
     pmus: Mapping[int, str],
 ) -> tuple[list[Slot], list[int]]:
     """:return: the frames, and the frame number of each attribute."""
-    slots: dict[str, Slot] = {}
+    slots: list[Slot] = []
+    number: dict[str, int] = {}
     slot_of = []
     borrowed = {fmt.id: fmt for fmt in by_name.values()}
     for i, attr in enumerate(attrs):
@@ -237,12 +232,20 @@ def _slots(
             fmt = formats.get(attr.config) or by_name.get(attr.name or "")
             if fmt is None and attr.name is None:
                 fmt = borrowed.get(attr.config)
-        if fmt is None:
-            fmt = _bare_format(attr, pmus)
-        slot = slots.setdefault(fmt.key, Slot(fmt.key, fmt))
+        fmt = fmt or _bare_format(attr, pmus)
+        there = slots[number[fmt.key]].fmt if fmt.key in number else fmt
+        if there.id < 0 and fmt.id < 0:
+            there = fmt = max(there, fmt, key=lambda f: len(f.fields))
+        if there != fmt:  # one name, two events: a probe that was made anew
+            fmt = replace(fmt, name=f"{fmt.name}.{attr.config}")
+        if fmt.key not in number:
+            number[fmt.key] = len(slots)
+            slots.append(Slot(fmt.key, fmt))
+        slot = slots[number[fmt.key]]
+        slot.fmt = fmt
         slot.attrs.append(i)
-        slot_of.append(list(slots).index(fmt.key))
-    return list(slots.values()), slot_of
+        slot_of.append(number[fmt.key])
+    return slots, slot_of
 
 
 def _note_names(
