@@ -60,7 +60,7 @@ def probes_text(
         out += ["", "Inlining is unknown without kallsyms: name it with --kallsyms."]
     else:
         out += ["", "Inlined, and reconstructed from other probes:"]
-        loops = [v for v in probes.LOOPS if v.function not in functions.addresses]
+        loops = [v for v in probes.LOOPS if v.function not in functions.copies]
         out += ["  " + line for line in columns([(v.function, v.stand_in) for v in loops])]
     return "\n".join([*out, *_blind(more), ""])
 
@@ -101,7 +101,7 @@ def _blind(more: Sequence[ProbeDefinition]) -> list[str]:
     out = ["", "What no probe of the set shows:"]
     events = [d.event for d in more if d.status == probes.OK]
     for blind in probes.BLIND:
-        shown = [e for e in events if e.startswith(blind.more)] if blind.more else []
+        shown = [e for e in events if e in blind.more]
         out += _wrapped(f"{blind.what}: {blind.cost}")
         out += [f"    --more records {', '.join(shown)}"] if shown else []
     return out
@@ -161,9 +161,7 @@ def _bpftrace(good: Sequence[ProbeDefinition]) -> str:
     """A script whose output reads as tracefs text, which ``mmtrace ingest`` takes."""
     out = ["#!/usr/bin/env -S bpftrace -q", "config = { max_strlen = 64 }", ""]
     for d in good:
-        at = f"kretprobe:{d.place}" if d.spec.returns else f"kprobe:{d.place}"
-        if "_text+" in d.place:
-            continue  # bpftrace attaches to names only
+        at = f"kretprobe:{d.form.function}" if d.spec.returns else f"kprobe:{d.form.function}"
         fields = [(f.name, _value(f.place, f.type, f.code)) for f in d.fields]
         body = "".join(f" {name}=0x%lx" for name, _ in fields)
         head = f"%16s-%-7d [%03d] ..... %lu.%06lu: {d.event}: ({d.form.function}+0x0/0x0)"

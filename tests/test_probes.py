@@ -110,9 +110,8 @@ def test_without_btf_names_offsets_are_those_of_the_kernel() -> None:
     btf, functions = kernel("linux-7.3")
     assert functions is not None
     plain = probes.Kernel(btf, functions, "arm64", False)
-    lines = {
-        d.event: d.line().partition(" ")[2] for s in probes.SPECS for d in probes._resolve(s, plain)
-    }
+    found = [probes._resolve(spec, plain) for spec in probes.SPECS]
+    lines = {d.event: d.line().partition(" ")[2] for d in found}
     # Offsets as measured on 7.2 and 7.3: vm_mm 16, vm_pgoff 80, vmf->vma 0, vmf->address 24.
     assert "mm=+16(%x1):x64" in lines["try_to_unmap_one"]
     assert "vm_pgoff=+80(%x1):x64" in lines["try_to_unmap_one"]
@@ -165,16 +164,9 @@ def test_member_that_is_missing_drops_its_field() -> None:
     assert "real_address" in probes_text([found], [], None, False)
 
 
-def test_static_copies_are_placed_one_by_one() -> None:
-    text = b"ff00 T _text\nff40 t tlb_flush\nff80 t tlb_flush\nff90 t other\t[module]\n"
-    functions = Functions.from_kallsyms(text)
-    assert "other" not in functions.addresses
-    btf = old_btf("pstate", {"tlb_flush": ("tlb",)})
-    found = [d for d in resolve(btf, functions, probes.MORE) if d.status == probes.OK]
-    assert [d.line().split()[:2] for d in found] == [
-        ["p:mmtrace/gather_flush_0", "_text+64"],
-        ["p:mmtrace/gather_flush_1", "_text+128"],
-    ]
+def test_functions_of_kallsyms() -> None:
+    text = b"ff00 T _text\nff40 t tlb_flush\nff80 t tlb_flush\nff90 t other\t[module]\nff D x\n"
+    assert Functions.from_kallsyms(text).copies == {"_text": 1, "tlb_flush": 2}
 
 
 def test_other_architectures_are_refused() -> None:

@@ -271,6 +271,15 @@ def test_doctor_has_a_remedy_for_all_that_is_missing() -> None:
     assert doctor_text(found).count("\n") >= len(found)
 
 
+def test_the_recorder_needs_python_alone() -> None:
+    """A test machine or a guest has no wheels: copying tracer/ there is enough."""
+    code = "import sys, tracer.record.run; print(*{m.partition('.')[0] for m in sys.modules})"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert not {"numpy", "polars", "numba", "typer", "elftools"} & set(done.stdout.split())
+
+
 def test_verbs() -> None:
     runner = CliRunner()
     for verb in ("probes", "record", "doctor"):

@@ -55,7 +55,7 @@ def _read(path: Path) -> bytes:
 
 def _functions(path: Path) -> Functions:
     found = Functions.from_kallsyms(unwrap(_read(path), str(path)).data)
-    if not found.addresses:
+    if not found.copies:
         raise CaptureError(
             f"{path} names no function.", "Read /proc/kallsyms of that kernel as root."
         )
@@ -70,16 +70,9 @@ def _symtab(data: bytes) -> Functions | None:
 
     try:
         table: Any = ELFFile(BytesIO(data)).get_section_by_name(".symtab")
-        rows = [] if table is None else [
-            (s["st_value"], s.name)
-            for s in table.iter_symbols()
-            if s["st_info"]["type"] == "STT_FUNC" or s.name == "_text"
+        names = [] if table is None else [
+            s.name for s in table.iter_symbols() if s["st_info"]["type"] == "STT_FUNC"
         ]  # fmt: skip
     except Exception as e:  # pyelftools raises whatever it trips over in a damaged file
         raise CaptureError(f"The image is a damaged ELF file ({type(e).__name__}).") from None
-    if not rows:
-        return None
-    found: dict[str, tuple[int, ...]] = {}
-    for address, name in rows:
-        found[name] = (*found.get(name, ()), address)
-    return Functions(found)
+    return Functions.from_names(names) if names else None

@@ -74,7 +74,6 @@ class ProbeDefinition:
     """A row of the table on one kernel.
 
     :ivar status: one of the constants above; only ``ok`` can be recorded
-    :ivar place: symbol, or symbol + offset for one copy of several
     :ivar dropped: fields whose member this kernel does not have
     :ivar found: clones, or what else explains the status
     """
@@ -82,7 +81,6 @@ class ProbeDefinition:
     spec: Spec
     form: Form
     status: str
-    place: str = ""
     event: str = ""
     fields: tuple[FieldPlan, ...] = ()
     dropped: tuple[str, ...] = ()
@@ -91,7 +89,7 @@ class ProbeDefinition:
     def line(self, group: str | None = None) -> str:
         """:return: the line for kprobe_events, in ``group`` instead of the table's."""
         kind = f"r{self.spec.returns}" if self.spec.returns else "p"
-        head = f"{kind}:{group or self.spec.group}/{self.event} {self.place}"
+        head = f"{kind}:{group or self.spec.group}/{self.event} {self.form.function}"
         return " ".join([head, *(f"{f.name}={f.code}" for f in self.fields)])
 
 
@@ -99,30 +97,26 @@ class ProbeDefinition:
 class Functions:
     """Functions that a kernel image has out of line.
 
-    :ivar addresses: name to its addresses; 0 where they are not known
+    :ivar copies: name to how many functions have it
     """
 
-    addresses: Mapping[str, tuple[int, ...]]
+    copies: Mapping[str, int]
 
     @classmethod
     def from_kallsyms(cls, text: bytes) -> Functions:
         """:param text: /proc/kallsyms; modules are left out."""
-        found: dict[str, tuple[int, ...]] = {}
-        for address, name in re.findall(rb"^([0-9a-f]+) [tTwW] (\S+)$", text, re.M):
-            key = name.decode("utf-8", "replace")
-            found[key] = (*found.get(key, ()), int(address, 16))
-        return cls(found)
+        names = re.findall(rb"^[0-9a-f]+ [tTwW] (\S+)$", text, re.M)
+        return cls.from_names(name.decode("utf-8", "replace") for name in names)
 
     @classmethod
     def from_names(cls, names: Iterable[str]) -> Functions:
         """:param names: as in available_filter_functions, a name for each copy."""
-        counts = Counter(names)
-        return cls({name: (0,) * n for name, n in counts.items()})
+        return cls(Counter(names))
 
     def clones(self, name: str) -> tuple[str, ...]:
         """:return: ``name.isra.0`` and the like; ``.cold`` is a part, not a clone."""
         suffix = re.compile(re.escape(name) + r"\.(?:isra|constprop|part)\..*")
-        return tuple(sorted(n for n in self.addresses if suffix.fullmatch(n)))
+        return tuple(sorted(n for n in self.copies if suffix.fullmatch(n)))
 
 
 @dataclass(frozen=True)
@@ -151,7 +145,7 @@ def kernel_of(btf: Btf, functions: Functions | None = None) -> Kernel:
             "This BTF is of neither an arm64 nor an x86-64 kernel.",
             "The probe table knows the argument registers of these two.",
         )
-    names = functions is not None and BTF_FIELDS in functions.addresses
+    names = functions is not None and BTF_FIELDS in functions.copies
     return Kernel(btf, functions, arch, names or btf.function(BTF_FIELDS) is not None)
 
 
@@ -162,16 +156,16 @@ def resolve(
 
     :param btf: the kernel's BTF
     :param functions: its functions, from kallsyms or available_filter_functions
-    :return: a definition for each row, and for each copy where a row asks for all
+    :return: a definition for each row
     """
     kernel = kernel_of(btf, functions)
-    return [d for spec in specs for d in _resolve(spec, kernel)]
+    return [_resolve(spec, kernel) for spec in specs]
 
 
-def _resolve(spec: Spec, kernel: Kernel) -> list[ProbeDefinition]:
+def _resolve(spec: Spec, kernel: Kernel) -> ProbeDefinition:
     newest = spec.forms[-1]
     if spec.arch not in ("", kernel.arch):
-        return [ProbeDefinition(spec, newest, OTHER_ARCH, found=(spec.arch,))]
+        return ProbeDefinition(spec, newest, OTHER_ARCH, found=(spec.arch,))
     changed: Form | None = None
     for form in reversed(spec.forms):
         if not _copies(form, kernel):
@@ -181,16 +175,16 @@ def _resolve(spec: Spec, kernel: Kernel) -> list[ProbeDefinition]:
         changed = changed or form
     if changed:
         prototype = ", ".join(kernel.btf.function(changed.function) or ("unknown arguments",))
-        return [ProbeDefinition(spec, changed, CHANGED, found=(prototype,))]
+        return ProbeDefinition(spec, changed, CHANGED, found=(prototype,))
     clones = [c for f in spec.forms for c in (_clones(f.function, kernel))]
-    return [ProbeDefinition(spec, newest, CLONE if clones else ABSENT, found=tuple(clones))]
+    return ProbeDefinition(spec, newest, CLONE if clones else ABSENT, found=tuple(clones))
 
 
 def _copies(form: Form, kernel: Kernel) -> int:
     """:return: how many functions of the form's name there are."""
     if kernel.functions is None:
         return int(kernel.btf.function(form.function) is not None)
-    return len(kernel.functions.addresses.get(form.function, ()))
+    return kernel.functions.copies.get(form.function, 0)
 
 
 def _clones(name: str, kernel: Kernel) -> tuple[str, ...]:
@@ -210,30 +204,15 @@ def _parse(field: str) -> tuple[str, str, tuple[str, ...]]:
     return name, kind, tuple(path.removeprefix("+").split("->"))
 
 
-def _define(spec: Spec, form: Form, kernel: Kernel) -> list[ProbeDefinition]:
+def _define(spec: Spec, form: Form, kernel: Kernel) -> ProbeDefinition:
     event = form.event or form.function
     planned = [_plan(field, form, kernel) for field in form.fields.split()]
     fields = tuple(p for p in planned if isinstance(p, FieldPlan))
     dropped = tuple(p for p in planned if isinstance(p, str))
     copies = _copies(form, kernel)
-    if not spec.every_copy:
-        if copies > 1:
-            return [ProbeDefinition(spec, form, COPIES, found=(f"{copies} functions",))]
-        return [ProbeDefinition(spec, form, OK, form.function, event, fields, dropped)]
-    places = _copy_places(form, kernel)
-    if not places:
-        return [ProbeDefinition(spec, form, COPIES, found=("addresses unknown",))]
-    return [
-        ProbeDefinition(spec, form, OK, place, f"{event}_{i}", fields, dropped)
-        for i, place in enumerate(places)
-    ]
-
-
-def _copy_places(form: Form, kernel: Kernel) -> list[str]:
-    """Copies have one name, so each is placed from _text, as perf does; it survives KASLR."""
-    known = kernel.functions.addresses if kernel.functions else {}
-    (base,) = known.get("_text", (0,))[:1]
-    return [f"_text+{at - base}" for at in known.get(form.function, ()) if base and at > base]
+    if copies > 1:
+        return ProbeDefinition(spec, form, COPIES, found=(f"{copies} functions",))
+    return ProbeDefinition(spec, form, OK, event, fields, dropped)
 
 
 def _plan(field: str, form: Form, kernel: Kernel) -> FieldPlan | str:

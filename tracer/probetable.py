@@ -54,7 +54,6 @@ class Spec:
     :ivar returns: a return probe, that many calls at once
     :ivar arch: the only architecture with it, "" for all
     :ivar stand_in: what tells the same when the function is inlined away
-    :ivar every_copy: one probe for each static copy of the function
     """
 
     forms: tuple[Form, ...]
@@ -62,7 +61,6 @@ class Spec:
     returns: int = 0
     arch: str = ""
     stand_in: str = ""
-    every_copy: bool = False
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -170,10 +168,6 @@ MORE: Final[tuple[Spec, ...]] = (
     _spec("vm_normal_page", f"{_MM} addr=addr pte=pte", event="pte_seen"),
     _spec("vm_normal_folio", f"{_MM} addr=addr pte=pte", event="pte_seen_folio"),
     Spec((Form("set_tlb_ubc_flush_pending", "mm=mm pte=pteval", "pte_deferred"),), CONTPTE),
-    # A static inline with a copy in each file that flushes, entered before the range is reset.
-    Spec((Form("tlb_flush",
-               "mm=+tlb->mm:x64 start=+tlb->start:x64 end=+tlb->end:x64 bits=+tlb->fullmm:x32",
-               "gather_flush"),), arch="arm64", every_copy=True),
 )  # fmt: skip
 
 # Tracepoints that every kernel has: operation boundaries, and the life of address spaces.
@@ -224,9 +218,9 @@ BLIND: Final = (
           "taken as set by the access that faulted the page in; they decide whether "
           "MADV_COLD flushes and how fork's batches run",
           ("pte_seen", "pte_seen_folio", "pte_deferred")),
+    # tlb_flush() is inline and thereby notrace: the kernel refuses probes on its copies.
     Blind("The range of a gathered flush",
-          "rebuilt from the pages unmapped; tlb_finish_mmu is entered after its reset",
-          ("gather_flush",)),
+          "rebuilt from the pages unmapped; tlb_finish_mmu is entered after its reset"),
     Blind("Executed TLBI, DSB and atomics",
           "counted by the model; only an emulator counts them on a booted kernel"),
 )  # fmt: skip

@@ -25,6 +25,7 @@ from tracer.compression import unwrap
 from tracer.decode import Diagnostic, diagnostics_frame
 from tracer.errors import CaptureError
 from tracer.eventformat import EventFormat
+from tracer.record import RECORDING
 from tracer.ringbuffer import OK, PageLayout, Stream, page_layout
 from tracer.tracedat import frames
 from tracer.tracedat.records import Walk
@@ -35,8 +36,7 @@ SNIFFED: Final = 1 << 20  # bytes of each file that tell byte order and page siz
 MAX_SIDE_FILE: Final = 64 << 20  # bytes of one metadata file
 MAX_SIDE_FILES: Final = 20000
 
-# Written by tracer/record. Key to the type of its value; lists hold texts.
-RECORDING: Final = "recording.json"
+# Facts in RECORDING to the type of their value; lists hold texts.
 RECORDING_KEYS: Final[dict[str, type]] = {
     "arch": str,
     "page_size": int,
@@ -54,7 +54,7 @@ _META_FIELDS: Final = 4  # u32 meta page size, struct size, sub-buffer size, num
 class Side:
     """What lies beside the pages.
 
-    :ivar recording: what ``mmtrace record`` knew of itself, see :data:`RECORDING`
+    :ivar recording: what ``mmtrace record`` knew of itself, see :data:`RECORDING_KEYS`
     :ivar files: names that were used
     """
 

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Final
 
 from tracer.errors import MmtraceError
-from tracer.rawpages import RECORDING
+from tracer.record import RECORDING
 from tracer.record.tracefs import BUSY_SECONDS, Tracefs
 from tracer.versions import versions
 

@@ -241,6 +241,9 @@ def _wait(request: Request, outcome: Outcome, failed: Callable[[], bool]) -> Non
 
 
 def _spawn(command: Sequence[str]) -> subprocess.Popen[bytes]:
+    # After vfork() the child runs in the recorder's address space until it executes, and
+    # nothing in the trace says that its own one is new: ingest would take it for an old one.
+    subprocess._USE_VFORK = False  # type: ignore[misc]  # documented, for fork()
     try:
         return subprocess.Popen(list(command))
     except OSError as e:
