@@ -9,7 +9,7 @@ SOURCES := pyproject.toml mmtrace.py $(shell find tracer replay reports -name '*
 CAPTURE := fixtures/linux-7.3/pageout-64k.perf.data.zst
 STORE   := demo/pageout-64k.mmtrace
 
-.PHONY: help demo picture test fuzz bench lint format browser clean
+.PHONY: lab lab-verify help demo picture test fuzz bench lint format browser clean
 .DEFAULT_GOAL := help
 
 help: ## Show this list
@@ -25,6 +25,15 @@ demo: $(VENV)/.installed ## Ingest, replay and report a shipped capture into dem
 
 picture: demo $(VENV)/.dev browser ## Draw docs/report.png from the report of make demo
 	$(BIN)/python docs/picture.py demo/report.html docs/report.png
+
+LAB := small
+
+lab: $(VENV)/.dev ## Boot arm64 kernels, record, count and compare (docs/lab.md)
+	$(BIN)/python -m fixtures.lab run --matrix $(LAB)
+
+lab-verify: $(VENV)/.dev ## Compare every capture of the lab with its counts again
+	$(BIN)/python -m fixtures.lab verify
+	$(BIN)/python -m fixtures.lab verify --out fixtures/lab-captures
 
 test: $(VENV)/.dev browser lint ## Run every check and every test
 	$(BIN)/python -m pytest -q

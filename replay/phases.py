@@ -31,12 +31,14 @@ class Phase:
     :ivar third: value of the call's third argument, None for any
     :ivar and_first: operation that belongs to the phase although it comes after
         the call, with the reason
+    :ivar everyone: other tasks' operations belong to it too, as the workload's children
     """
 
     kind: str
     syscall: str = ""
     third: int | None = None
     and_first: tuple[str, str] | None = None
+    everyone: bool = False
 
 
 PHASES: Final[dict[str, Phase]] = {
@@ -71,8 +73,9 @@ PHASES: Final[dict[str, Phase]] = {
     **{
         name: Phase("span", "ioctl", SPAN_MARK)
         for name in ("sharedfault", "sharedread", "mixed", "compact", "mlock", "pageout_locked",
-                     "munlock", "forktree", "reclaim")
+                     "munlock", "reclaim")
     },
+    "forktree": Phase("span", "ioctl", SPAN_MARK, everyone=True),
     **{
         name: Phase("call", "munmap")
         for name in (

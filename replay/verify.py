@@ -291,7 +291,9 @@ def _label_phases(
     own = pl.col("tid") == tid
     phase = pl.lit(None, pl.String)
     for name, where in ranges.items():
-        inside = own & pl.col("seq").is_between(where.first, where.last)
+        inside = pl.col("seq").is_between(where.first, where.last)
+        if not phase_table.PHASES[name].everyone:
+            inside &= own
         if where.region is not None:
             inside &= (pl.col("va") >= where.region[0]) & (pl.col("va") < where.region[1])
         extra = phase_table.PHASES[name].and_first

@@ -18,7 +18,12 @@ def listed(heading: str) -> dict[str, str]:
 
 
 def test_every_file_has_its_sum() -> None:
-    files = [p for p in FIXTURES.rglob("*") if p.is_file() and p != README]
+    sources = FIXTURES / "lab"  # what makes fixtures is none
+    files = [
+        p
+        for p in FIXTURES.rglob("*")
+        if p.is_file() and p != README and not p.is_relative_to(sources)
+    ]
     sums = {str(p.relative_to(FIXTURES)): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
     assert listed("## SHA-256 of the files") == sums
 

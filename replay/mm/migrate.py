@@ -168,10 +168,9 @@ def remove_migration_pte(
     nr = 1 << order
     old = _first_migration(st, mm, va, nr)
     _adopt(st, pfn, order, info)
-    if old < 0:
-        return
     end = min(va + (nr << st.s[PAGE_SHIFT]), vm_end)
-    walk_start(st, mm, va, end, old, nr, 1, 1)
+    # The rmap leads to pages that were unmapped or moved since, too: a walk that finds nothing.
+    walk_start(st, mm, va, end, pfn if old < 0 else old, nr, 1, 1)
     while page_vma_mapped_walk(st):
         i, at = st.s[PVMW_PTE], st.s[PVMW_ADDR]
         entry = ptep_get(st, i)
@@ -182,7 +181,8 @@ def remove_migration_pte(
             continue
         st.c[RMW_REF] += 1
         kind = entry & KIND_MASK
-        pte = user_pte(page, vm_flags, 0, 1 if entry & NP_YOUNG else 0)
+        # Old, whatever the entry was: the booted kernels' migration entries carry no young bit.
+        pte = user_pte(page, vm_flags, 0, 0)
         if entry & NP_DIRTY:
             pte = pte_mkdirty(pte)
         if kind == MIGRATION_WRITE:
