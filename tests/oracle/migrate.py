@@ -82,10 +82,8 @@ def remove_migration_pte(
         entry.pfn - k for k in range(nr) if is_migration(entry := m.lookup(mm, va + k * m.page))
     ]
     _adopt(m, pfn, order, flags)
-    if not found:
-        return
     end = min(va + nr * m.page, vm_end)
-    for ptep, at in Walk(m, mm, va, end, found[0], nr, sync=True, migration=True):
+    for ptep, at in Walk(m, mm, va, end, (found or [pfn])[0], nr, sync=True, migration=True):
         entry = ptep_get(m, ptep)
         page = pfn + m.pages(va, at)
         if zero:
@@ -93,7 +91,7 @@ def remove_migration_pte(
             set_pte_at(m, ptep, at, replace(mk_pte(0, vm_flags), special=True))
             continue
         m.count("rmw_ref")
-        pte = mk_pte(page, vm_flags, young=entry.young)
+        pte = mk_pte(page, vm_flags, young=False)
         if entry.dirty:
             pte = pte.mkdirty()
         if entry.kind == MIGRATION_WRITE:
